@@ -1,0 +1,42 @@
+# Everything here builds what it needs from the repository alone.
+PYTHON ?= python3
+VENV := .venv
+LATEST := .venv-latest
+
+.PHONY: demo test test-quick test-latest lint bench-eager clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The newest torch and torchvision there are; no constraints, so that a break shows as soon as it is released.
+$(LATEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade torch torchvision
+	$(LATEST)/bin/python -m pip install --quiet --editable '.[dev,vision]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/stoker fit digits --epochs 30
+
+test: $(VENV)/.installed lint
+	$(VENV)/bin/python -m pytest
+
+test-quick: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-latest: $(LATEST)/.installed
+	$(LATEST)/bin/python -m pytest
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench-eager: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/eager.py
+
+clean:
+	rm -rf $(VENV) $(LATEST) build dist src/*.egg-info

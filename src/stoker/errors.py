@@ -28,6 +28,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stoker.training.history import History
 
 __all__ = [
     "ConfigError",
@@ -131,7 +135,13 @@ class TrainingError(StokerError, RuntimeError):
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss became NaN or infinite; the model was given back its last good weights."""
+    """The loss became NaN or infinite; the model was given back its last good weights.
+
+    Attributes:
+        history: The :class:`stoker.training.history.History` of the epochs before.
+    """
+
+    history: History | None = None
 
 
 class OutOfMemoryError(TrainingError, MemoryError):
@@ -177,7 +187,7 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 
     Args:
         name: The name that is not known.
-        valid: The names that are; listed in the order given, the first 20 of them.
+        valid: The names that are; listed in the order given, the first 60 of them.
 
     Returns:
         A sentence or two, such as ``"Did you mean 'adam'? Known: adam, sgd."``.
@@ -186,5 +196,5 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     lowered = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     hint = f"Did you mean {lowered[near[0]]!r}? " if near else ""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{hint}Known: {', '.join(names[:20])}{more}."
+    more = f" and {len(names) - 60} more" if len(names) > 60 else ""
+    return f"{hint}Known: {', '.join(names[:60])}{more}."

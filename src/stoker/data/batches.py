@@ -1,0 +1,383 @@
+"""Batches: ``(inputs, targets)``, once per epoch, again and again, in an order that follows from ``(seed, epoch)`` alone.
+
+Data that fit into memory stay on the device as tensors, and a batch is an index into them (:class:`ResidentBatches`):
+no per-sample Python, no collating. A user's own ``DataLoader`` goes through as it is (:class:`LoaderBatches`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+
+from stoker.errors import ConfigError, DataError, InputTypeError
+from stoker.randomness import generator
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "LoaderBatches",
+    "ResidentBatches",
+    "Tree",
+    "as_batches",
+    "batch_rows",
+    "call_model",
+    "epoch_order",
+    "leaves",
+    "tree_map",
+]
+
+Tree: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+"""One tensor, several by position, or several by name; the first dimension of each counts the rows."""
+
+Batch: TypeAlias = tuple[Any, Any]
+"""``(inputs, targets)``; targets are ``None`` where there are none."""
+
+GATHER_BYTES = 4 << 20  # what one gather may copy: large enough to amortise its call, small enough to stay in cache
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What every engine trains on and every evaluation reads."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many samples an epoch has, if that is known beforehand."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many samples a batch has (the last may have fewer), if that is known."""
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch ``number`` (from 0), on the device."""
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply ``function`` to every tensor of a tree of tuples, lists and dicts; leave the rest as it is."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {name: tree_map(function, leaf) for name, leaf in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(tree_map(function, leaf) for leaf in tree))
+    if isinstance(tree, (tuple, list)):
+        return tuple(tree_map(function, leaf) for leaf in tree)
+    return tree
+
+
+def call_model(model: Callable[..., Any], inputs: Any) -> Any:
+    """Call a model as its inputs say: ``model(x)``, ``model(*x)`` for a tuple, ``model(**x)`` for a dict."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    return model(inputs)
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    """Every tensor of a tree, in order."""
+    found: list[Tensor] = []
+
+    def keep(leaf: Tensor) -> Tensor:
+        found.append(leaf)
+        return leaf
+
+    tree_map(keep, tree)
+    return found
+
+
+def batch_rows(inputs: Any, targets: Any) -> int:
+    """How many samples a batch has: the first dimension of its first tensor with dimensions, targets first."""
+    for leaf in (*leaves(targets), *leaves(inputs)):
+        if leaf.ndim:
+            return int(leaf.shape[0])
+    return 1
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
+    """The shuffled order of one epoch: int64, shape ``[rows]``, a function of its arguments alone."""
+    return torch.randperm(rows, generator=generator(seed, "shuffle", epoch))
+
+
+class ResidentBatches:
+    """Batches out of tensors that stay on the device.
+
+    Args:
+        inputs: A tensor, a tuple or a dict of tensors, first dimension ``rows``.
+        targets: Likewise, or ``None`` (for prediction).
+        batch_size: Rows of a batch; ``None`` means all rows in one. The last, smaller batch is kept.
+        shuffle: Whether each epoch has an order of its own; else it is the order of the rows.
+        seed: Seeds the orders.
+        device: Where the tensors shall live.
+
+    Raises:
+        ConfigError: ``batch_size`` is below 1.
+        DataError: There are no rows, or the tensors disagree about how many there are.
+    """
+
+    def __init__(
+        self,
+        inputs: Tree,
+        targets: Tree | None = None,
+        *,
+        batch_size: int | None = 32,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        rows = _common_rows(inputs, targets)
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError("batch_size", "must be at least 1", batch_size, "Use None for all rows in one batch.")
+        device = torch.device(device)
+        self.inputs: Tree = tree_map(lambda leaf: leaf.to(device), inputs)
+        self.targets: Tree | None = tree_map(lambda leaf: leaf.to(device), targets)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.device = device
+        self._rows = rows
+        self._batch_size = rows if batch_size is None else min(batch_size, rows)
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def __len__(self) -> int:
+        return -(-self._rows // self._batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """The row indices of an epoch, int64, shape ``[rows]``, on the CPU."""
+        return epoch_order(self._rows, self.seed, epoch) if self.shuffle else torch.arange(self._rows)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        size = self._batch_size
+        order = self.order(number).to(self.device) if self.shuffle else None
+        # Many batches are gathered at once and then cut into views: a gather costs more to call than to carry out.
+        for start in range(0, self._rows, self._gather_rows):
+            stop = min(start + self._gather_rows, self._rows)
+            inputs, targets = self._gather(order, start, stop)
+            for first in range(0, stop - start, size):
+                last = min(first + size, stop - start)
+                yield _slice(inputs, first, last), _slice(targets, first, last)
+
+    @property
+    def _gather_rows(self) -> int:
+        tensors = (*leaves(self.inputs), *leaves(self.targets))
+        row_bytes = max(1, sum(leaf.element_size() * leaf[0].numel() for leaf in tensors))
+        return max(1, GATHER_BYTES // row_bytes // self._batch_size) * self._batch_size
+
+    def _gather(self, order: Tensor | None, start: int, stop: int) -> Batch:
+        if order is None:
+            return _slice(self.inputs, start, stop), _slice(self.targets, start, stop)
+        chosen = order[start:stop]
+        inputs = tree_map(lambda leaf: leaf.index_select(0, chosen), self.inputs)
+        targets = tree_map(lambda leaf: leaf.index_select(0, chosen), self.targets)
+        return inputs, targets
+
+
+class LoaderBatches:
+    """Batches out of a ``DataLoader``, whose collating, sampling and workers stay the user's.
+
+    Args:
+        loader: Yields ``(inputs, targets)`` or ``(input, …, input, targets)``, as ``TensorDataset`` does.
+        device: Where the batches go; copies do not block where the loader pins its memory.
+        with_targets: Whether the last element is the targets; if not, all are inputs.
+    """
+
+    def __init__(self, loader: DataLoader[Any], *, device: torch.device | str = "cpu", with_targets: bool = True) -> None:
+        self.loader = loader
+        self.device = torch.device(device)
+        self.with_targets = with_targets
+
+    @property
+    def rows(self) -> int | None:
+        sampler = self.loader.sampler
+        return len(sampler) if hasattr(sampler, "__len__") and not self._iterable else None
+
+    @property
+    def batch_size(self) -> int | None:
+        return self.loader.batch_size
+
+    @property
+    def _iterable(self) -> bool:
+        return isinstance(self.loader.dataset, IterableDataset)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        sampler = self.loader.sampler
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(number)
+        for item in self.loader:
+            inputs, targets = split_item(item, self.with_targets)
+            yield self._move(inputs), self._move(targets)
+
+    def _move(self, tree: Any) -> Any:
+        return tree_map(lambda leaf: leaf.to(self.device, non_blocking=True), tree)
+
+
+class EpochSampler(Sampler[int]):
+    """Draws the order of a map-style ``Dataset`` from ``(seed, epoch)``; ``set_epoch`` says which epoch is next."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.next_epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is."""
+        self.next_epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(self.rows, self.seed, self.next_epoch).tolist())
+
+
+def split_item(item: Any, with_targets: bool = True) -> Batch:
+    """Part what a ``DataLoader`` yields into ``(inputs, targets)``.
+
+    Args:
+        item: A tensor, a dict, or a sequence whose last element is the targets.
+        with_targets: If false, all of it is inputs.
+
+    Raises:
+        DataError: Targets are wanted, but there is one element alone.
+    """
+    if not with_targets:
+        return (tuple(item) if isinstance(item, list) else item), None
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        kind = f"{len(item)} element" if isinstance(item, (tuple, list)) else type(item).__name__
+        raise DataError("batches", "a batch must be (inputs, targets)", kind, "Let the Dataset return both.")
+    *inputs, targets = item
+    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets
+
+
+def as_batches(
+    data: Any,
+    *,
+    batch_size: int | None = 32,
+    shuffle: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    with_targets: bool = True,
+    loader_args: Mapping[str, Any] | None = None,
+) -> Batches:
+    """Make batches of whatever holds samples.
+
+    Args:
+        data: ``(inputs, targets)`` of tensors or arrays; a ``TensorDataset`` (made resident); any other ``Dataset``
+            (read by a ``DataLoader``); a ``DataLoader`` (kept as it is, with its own batch size and order); or batches.
+        batch_size: Rows of a batch; ``None`` means all rows in one.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Seeds the orders.
+        device: Where the batches shall live.
+        with_targets: If false, ``data`` are inputs alone.
+        loader_args: Handed to the ``DataLoader`` made for a ``Dataset``, over its defaults: pinned memory on CUDA, and
+            persistent workers where there are workers.
+
+    Raises:
+        InputTypeError: ``data`` is none of these.
+        ConfigError: ``batch_size`` is below 1.
+        DataError: There are no rows, or inputs and targets differ in their number.
+    """
+    if isinstance(data, DataLoader):
+        return LoaderBatches(data, device=device, with_targets=with_targets)
+    if isinstance(data, (ResidentBatches, LoaderBatches)):
+        return data
+    settings: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, "device": device}
+    if isinstance(data, TensorDataset):
+        inputs, targets = split_item(data.tensors, with_targets)
+        return ResidentBatches(inputs, targets, **settings)
+    if isinstance(data, Dataset):
+        loader = _loader(data, batch_size, shuffle, seed, torch.device(device), loader_args or {})
+        return LoaderBatches(loader, device=device, with_targets=with_targets)
+    if not with_targets:
+        return ResidentBatches(_tensors(data, "inputs"), None, **settings)
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return ResidentBatches(_tensors(data[0], "inputs"), _tensors(data[1], "targets"), **settings)
+    if isinstance(data, Batches):
+        return data
+    raise InputTypeError(
+        "data",
+        "must be (inputs, targets), a Dataset, a DataLoader or batches",
+        type(data).__name__,
+        "Tables and images by name or path go to stoker.fit.",
+    )
+
+
+def _loader(
+    data: Dataset[Any], batch_size: int | None, shuffle: bool, seed: int, device: torch.device, extra: Mapping[str, Any]
+) -> DataLoader[Any]:
+    arguments: dict[str, Any] = {"pin_memory": device.type == "cuda"}
+    if extra.get("num_workers"):
+        arguments["persistent_workers"] = True
+    if isinstance(data, IterableDataset):
+        arguments["batch_size"] = 32 if batch_size is None else batch_size
+        return DataLoader(data, **{**arguments, **extra})
+    rows = len(cast("Sequence[Any]", data))
+    if rows == 0:
+        raise DataError("data", "must have at least one sample", "an empty Dataset", "Check the filter that made it.")
+    arguments["batch_size"] = rows if batch_size is None else batch_size
+    if shuffle:
+        arguments["sampler"] = EpochSampler(rows, seed)
+    return DataLoader(data, **{**arguments, **extra})
+
+
+def _tensors(data: Any, what: str) -> Tree:
+    """Make tensors of arrays, keeping tuples and dicts; float64 arrays become float32, torch's own default."""
+    if isinstance(data, Mapping):
+        return {str(name): _tensor(leaf, f"{what}[{name!r}]") for name, leaf in data.items()}
+    if isinstance(data, tuple):
+        return tuple(_tensor(leaf, f"{what}[{index}]") for index, leaf in enumerate(data))
+    return _tensor(data, what)
+
+
+def _tensor(data: Any, what: str) -> Tensor:
+    if isinstance(data, Tensor):
+        return data
+    try:
+        array = np.asarray(data)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError):
+        raise InputTypeError(
+            what, "must be tensors or numeric arrays", _describe(data), "Encode text and dates as numbers first."
+        ) from None
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _describe(data: Any) -> str:
+    dtype = getattr(data, "dtype", None)
+    return f"{type(data).__name__} of {dtype}" if dtype is not None else type(data).__name__
+
+
+def _common_rows(inputs: Any, targets: Any) -> int:
+    tensors = [("inputs", leaf) for leaf in leaves(inputs)] + [("targets", leaf) for leaf in leaves(targets)]
+    if not tensors or any(leaf.ndim == 0 for _, leaf in tensors):
+        raise DataError("data", "inputs and targets must be tensors with a first dimension of rows", _shapes(tensors))
+    counts = {int(leaf.shape[0]) for _, leaf in tensors}
+    if len(counts) > 1:
+        raise DataError("data", "inputs and targets must have the same number of rows", _shapes(tensors))
+    if counts == {0}:
+        raise DataError("data", "must have at least one row", _shapes(tensors), "Check the filter that made it.")
+    return counts.pop()
+
+
+def _shapes(tensors: list[tuple[str, Tensor]]) -> str:
+    return ", ".join(f"{what} {list(leaf.shape)}" for what, leaf in tensors) or "no tensors"
+
+
+def _slice(tree: Any, first: int, last: int) -> Any:
+    return tree_map(lambda leaf: leaf[first:last], tree)

@@ -1,0 +1,85 @@
+"""What a step is, and what an engine owes: the contract that every engine passes the same suite for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stoker.data.batches import Batch
+
+__all__ = ["Engine", "EpochOutcome", "Step", "Watch"]
+
+Watch = Callable[["EpochOutcome"], bool]
+"""Called between segments with the epoch so far; returning ``False`` ends the epoch there."""
+
+
+@dataclass
+class Step:
+    """One forward, backward and update, without saying how it is carried out.
+
+    Attributes:
+        model: The user's module, in training mode; it holds the parameters between epochs.
+        objective: ``(outputs, targets)`` to the 0-d loss, a mean over the batch's samples.
+        optimizer: The user's optimizer; it holds its state between epochs.
+        schedule: Called after each update, to move the learning rate; ``None`` if it moves by epoch or not at all.
+        clip_norm: The gradients' largest total 2-norm, or ``None``.
+        autocast: The dtype to compute in where that is safe, or ``None`` for the parameters' own.
+        device: Where it happens.
+        channels_last: Whether 4-D inputs are laid out with the channels innermost, as convolutions like it.
+    """
+
+    model: nn.Module
+    objective: Callable[[Any, Any], Tensor]
+    optimizer: Optimizer
+    schedule: Callable[[], None] | None = None
+    clip_norm: float | None = None
+    autocast: torch.dtype | None = None
+    device: torch.device = torch.device("cpu")
+    channels_last: bool = False
+
+
+@dataclass
+class EpochOutcome:
+    """What an epoch, or the part of it so far, came to.
+
+    Attributes:
+        steps: Updates made.
+        samples: Samples seen.
+        loss_sum: Sum over batches of loss × samples, in double precision.
+        bad_step: The first step of this epoch (from 0) whose loss was NaN or infinite, or ``None``.
+        bad_loss: That loss.
+        complete: Whether every batch was used.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    bad_step: int | None = None
+    bad_loss: float = 0.0
+    complete: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The mean over samples."""
+        return self.loss_sum / self.samples if self.samples else float("nan")
+
+
+class Engine(Protocol):
+    """Carries out the steps of an epoch.
+
+    Same batches, same order, same arithmetic as every other engine; after each segment the model and the optimizer hold
+    the state reached.
+    """
+
+    name: str
+
+    def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
+        """Make one update per batch, until the batches end, ``watch`` says stop, or a loss is not finite.
+
+        Random numbers come from torch's global generators, which the caller has seeded for the epoch.
+        """

@@ -1,0 +1,163 @@
+"""All settings of one training job, as read from a file, the command line or Python, and as kept in its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from stoker.data.dataset import Task
+from stoker.errors import ConfigError, UnknownNameError
+from stoker.settings import Settings, merge, override, parse_settings, read_toml
+
+__all__ = ["DataConfig", "FitConfig", "TrainingConfig", "build_config", "setting_names"]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _size(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if (whole or isinstance(value, float)) and 0 <= value and (whole or value < 1):  # type: ignore[operator]
+        return value
+    raise ValueError("must be a fraction from 0 up to, not including, 1, or a whole number of rows")
+
+
+Size = Annotated[int | float, BeforeValidator(_size)]
+
+
+class DataConfig(Settings):
+    """What is learnt from what, and how it is split.
+
+    Attributes:
+        target: The column to predict; named data sets know theirs.
+        task: Instead of the guess from the target.
+        numeric, categorical, datetime, ignore: Columns whose kind is not to be guessed.
+        valid, test: Sources of the splits, instead of rows held back from the training source.
+        valid_size, test_size: Rows to hold back: a fraction of all, or a count.
+        group: Rows with the same value in this column fall into the same split.
+        time: Validate on later rows than are trained on, and test on the latest, by this column.
+        categories: Categories as one-hot columns or embeddings; ``auto`` embeds those with more than 10.
+        clip: Standardised numbers are cut off at ± this many standard deviations.
+        scale_target: Train a regression on the standardised target; predictions are in its own unit all the same.
+        skip_bad: Leave out unreadable images instead of stopping.
+    """
+
+    target: str | None = None
+    task: Task | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    datetime: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    valid: str | None = None
+    test: str | None = None
+    valid_size: Size = 0.2
+    test_size: Size = 0.2
+    group: str | None = None
+    time: str | None = None
+    categories: Literal["auto", "embedding", "one-hot"] = "auto"
+    clip: Annotated[float, Field(gt=0)] | None = None
+    scale_target: bool = True
+    skip_bad: bool = False
+
+
+class TrainingConfig(Settings):
+    """How it is trained; see :class:`stoker.training.trainer.Trainer` for what each means.
+
+    Attributes:
+        loss: ``auto``: mean squared error for regression, cross-entropy for classes.
+        class_weights: One per class in the classes' order, ``balanced``, or none.
+        metrics: Names, or ``auto`` for the task's own.
+    """
+
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 32
+    optimizer: str = "adamw"
+    lr: Annotated[float, Field(gt=0)] | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    optimizer_settings: dict[str, Any] = {}
+    schedule: str | None = None
+    schedule_settings: dict[str, Any] = {}
+    loss: str = "auto"
+    class_weights: Literal["balanced"] | tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    label_smoothing: Fraction = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    patience: PositiveInt | None = None
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    monitor: str = "valid_loss"
+    metrics: Literal["auto"] | tuple[str, ...] = "auto"
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["32", "bf16"] = "32"
+    deterministic: bool = False
+    engine: str = "auto"
+
+
+class FitConfig(Settings):
+    """Everything about a job but the source itself.
+
+    Attributes:
+        data: What is learnt from what.
+        model: The model's name and settings, such as ``{"name": "mlp", "hidden": [50, 40]}``; read by
+            :func:`stoker.models.registry.model_config` once it is known what the data are.
+        training: How.
+    """
+
+    data: DataConfig = DataConfig()
+    model: dict[str, Any] = {}
+    training: TrainingConfig = TrainingConfig()
+
+
+def setting_names() -> dict[str, tuple[str, str]]:
+    """The settings by their short names, as Python and the command line use them, and where each belongs."""
+    short = {name: ("data", name) for name in DataConfig.model_fields}
+    short |= {name: ("training", name) for name in TrainingConfig.model_fields}
+    short |= {name: ("model", name) for name in ("hidden", "activation", "dropout", "channels")}
+    return short | {"model": ("model", "name")}
+
+
+def build_config(
+    file: str | Path | None = None,
+    short: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> FitConfig:
+    """Put the settings together: the defaults, over them the file's, the short ones, and the assignments, in this order.
+
+    Args:
+        file: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.
+        short: Short names (:func:`setting_names`) to values; ``None`` means not given.
+        assignments: ``"training.lr=0.1"``, and so on.
+
+    Raises:
+        UnknownNameError: A name is not one of the settings; the nearest is suggested.
+        ConfigError: A value is of the wrong kind or out of range.
+        SourceNotFoundError: There is no such file.
+        SourceFormatError: The file is not TOML.
+    """
+    raw: dict[str, Any] = read_toml(Path(file)) if file is not None else {}
+    places = setting_names()
+    for name, value in (short or {}).items():
+        if name not in places:
+            raise UnknownNameError("settings", name, places)
+        if value is not None:
+            group, key = places[name]
+            raw = merge(raw, {group: {key: value}})
+    config = parse_settings(FitConfig, _with_precision_text(override(raw, assignments)))
+    from stoker.models.registry import model_config  # needs torch, which reading the settings' names does not
+
+    if "name" in config.model:
+        model_config(config.model)  # so that a misspelt setting is told before the data are read
+    if config.data.group is not None and config.data.time is not None:
+        raise ConfigError("data.group", "cannot be combined with data.time", repr(config.data.group), "Leave one out.")
+    return config
+
+
+def _with_precision_text(raw: dict[str, Any]) -> dict[str, Any]:
+    """``precision = 32`` is what anyone would write in TOML."""
+    training = raw.get("training")
+    if isinstance(training, Mapping) and training.get("precision") == 32:
+        return merge(raw, {"training": {"precision": "32"}})
+    return raw

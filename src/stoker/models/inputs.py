@@ -1,0 +1,119 @@
+"""What goes into a network once it is encoded, and how columns become one vector."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stoker.errors import ConfigError
+from stoker.settings import Settings
+
+__all__ = ["ACTIVATIONS", "ImageSpec", "InputSpec", "TableInput", "TableSpec", "embedding_width", "hidden_layers"]
+
+
+class TableSpec(Settings):
+    """An encoded table: ``numeric`` float32 ``[n, n_numeric]``, ``categorical`` int64 ``[n, len(cardinalities)]``."""
+
+    kind: Literal["table"] = "table"
+    n_numeric: int
+    cardinalities: tuple[int, ...] = ()
+
+
+class ImageSpec(Settings):
+    """Encoded images: float32 ``[n, channels, height, width]``."""
+
+    kind: Literal["images"] = "images"
+    channels: int
+    height: int
+    width: int
+
+
+InputSpec = TableSpec | ImageSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "leaky-relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "softplus": nn.Softplus,
+}
+
+Activation = Literal[
+    "relu", "gelu", "silu", "tanh", "sigmoid", "elu", "selu", "leaky-relu", "mish", "hardswish", "softplus"
+]
+
+
+def embedding_width(cardinality: int) -> int:
+    """How wide an embedding shall be: ``min(50, round(1.6 · cardinality^0.56))``, fastai's rule of thumb."""
+    return min(50, round(1.6 * cardinality**0.56))
+
+
+def hidden_layers(width: int, hidden: tuple[int, ...], activation: str, dropout: float) -> tuple[list[nn.Module], int]:
+    """Linear layers, each followed by its activation and, if asked, dropout.
+
+    Returns:
+        The layers in order, and the width of the last one's output.
+    """
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = units
+    return layers, width
+
+
+class TableInput(nn.Module):
+    """Numeric columns and categories to one vector: ``[numeric, e_1[c_1], …, e_k[c_k]]``.
+
+    Args:
+        spec: What comes in.
+        one_hot: Spread each category over columns of its own instead of embedding it, as linear models want.
+
+    Attributes:
+        width: Of the vector.
+        unknown_columns: Where the one-hot columns for categories never seen stand in it.
+
+    Raises:
+        ConfigError: There is nothing to put in.
+    """
+
+    def __init__(self, spec: TableSpec, *, one_hot: bool = False) -> None:
+        super().__init__()
+        self.cardinalities = spec.cardinalities
+        widths = [0 if one_hot else embedding_width(cardinality) for cardinality in spec.cardinalities]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(cardinality, width)
+            for cardinality, width in zip(spec.cardinalities, widths, strict=True)
+            if width
+        )
+        for embedding in self.embeddings:
+            with torch.no_grad():
+                embedding.weight[0] = 0.0  # a category never seen says nothing until training has taught it something
+        self.one_hot = one_hot
+        self.width = spec.n_numeric + (sum(spec.cardinalities) if one_hot else sum(widths))
+        starts = itertools.accumulate((spec.n_numeric, *spec.cardinalities[:-1]))
+        self.unknown_columns = list(starts) if one_hot and spec.cardinalities else []
+        if self.width == 0:
+            raise ConfigError("model", "must have at least one input column", "none")
+
+    def forward(self, numeric: Tensor | None = None, categorical: Tensor | None = None) -> Tensor:
+        """``numeric`` float32 ``[n, f]``, ``categorical`` int64 ``[n, k]`` → float32 ``[n, width]``."""
+        parts = [] if numeric is None else [numeric]
+        if categorical is not None:
+            columns = categorical.unbind(dim=1)
+            if self.one_hot:
+                parts += [F.one_hot(c, size).float() for c, size in zip(columns, self.cardinalities, strict=True)]
+            else:
+                parts += [embedding(c) for c, embedding in zip(columns, self.embeddings, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

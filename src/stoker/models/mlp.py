@@ -1,0 +1,70 @@
+"""Multilayer perceptrons, of tables and of images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from stoker.models.inputs import Activation, ImageSpec, TableInput, TableSpec, hidden_layers
+from stoker.settings import Settings
+
+__all__ = ["ImageMLP", "MLPConfig", "TableMLP"]
+
+
+class MLPConfig(Settings):
+    """Settings of a multilayer perceptron.
+
+    Attributes:
+        hidden: The width of each hidden layer; none makes the model linear.
+        activation: After each hidden layer; a name out of :data:`stoker.models.inputs.ACTIVATIONS`.
+        dropout: The part of each hidden layer's outputs that is dropped while training, in ``[0, 1)``.
+    """
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
+    activation: Activation = "relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TableMLP(nn.Module):
+    """``x → Linear → activation → … → Linear`` of a table's columns; categories are embedded.
+
+    Args:
+        config: Widths, activation, dropout.
+        spec: The table's columns.
+        n_outputs: 1 for regression, the number of classes for classification.
+    """
+
+    def __init__(self, config: MLPConfig, spec: TableSpec, n_outputs: int) -> None:
+        super().__init__()
+        self.input = TableInput(spec)
+        layers, width = hidden_layers(self.input.width, config.hidden, config.activation, config.dropout)
+        self.layers = nn.Sequential(*layers, nn.Linear(width, n_outputs))
+
+    def forward(self, numeric: Tensor | None = None, categorical: Tensor | None = None) -> Tensor:
+        """See :class:`stoker.models.inputs.TableInput` for the inputs → ``[n, n_outputs]``."""
+        output: Tensor = self.layers(self.input(numeric, categorical))
+        return output
+
+
+class ImageMLP(nn.Module):
+    """The same of an image's pixels, one after the other.
+
+    Args:
+        config: Widths, activation, dropout.
+        spec: The images' shape.
+        n_outputs: The number of classes.
+    """
+
+    def __init__(self, config: MLPConfig, spec: ImageSpec, n_outputs: int) -> None:
+        super().__init__()
+        pixels = spec.channels * spec.height * spec.width
+        layers, width = hidden_layers(pixels, config.hidden, config.activation, config.dropout)
+        self.layers = nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, n_outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float32 ``[n, channels, height, width]`` → ``[n, n_outputs]``."""
+        output: Tensor = self.layers(images)
+        return output

@@ -1,0 +1,124 @@
+"""Settings that say what is wrong with them: pydantic models whose errors are Stoker's own."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stoker.errors import ConfigError, SourceFormatError, SourceNotFoundError, UnknownNameError, suggest
+
+__all__ = ["Settings", "merge", "override", "parse_assignment", "parse_settings", "read_toml"]
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, no unknown names, no silent conversions but those that lose nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def parse_settings(kind: type[Kind], raw: Mapping[str, Any], where: str = "") -> Kind:
+    """Make settings out of plain data.
+
+    Args:
+        kind: Which settings.
+        raw: Names to values; nested mappings for nested settings.
+        where: What stands before each name in an error, such as ``"model"``.
+
+    Raises:
+        UnknownNameError: A name is not one of the settings; the nearest is suggested.
+        ConfigError: A value is of the wrong kind or out of range.
+    """
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = [str(part) for part in first["loc"] if not _names_a_union_branch(part)]
+        dotted = ".".join([where, *path] if where else path) or kind.__name__
+        if first["type"] == "extra_forbidden":
+            raise UnknownNameError(
+                ".".join([where, *path[:-1]] if where else path[:-1]) or "settings", path[-1], _names(kind, path[:-1])
+            ) from None
+        if first["type"] == "literal_error":
+            expected = str(first.get("ctx", {}).get("expected", ""))
+            fix = suggest(str(first["input"]), [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")])
+            raise ConfigError(dotted, "must be one of the known names", repr(first["input"]), fix) from None
+        rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        rule = f"must be {rule}" if first["msg"].startswith("Input should be ") else rule[:1].lower() + rule[1:]
+        raise ConfigError(dotted, rule, repr(first["input"])) from None
+
+
+def _names_a_union_branch(part: int | str) -> bool:
+    """Whether a part of pydantic's path is not a name of ours: it says which branch of a union was tried."""
+    return isinstance(part, str) and (not part.isidentifier() or part in {"int", "float", "str", "bool", "tuple"})
+
+
+def _names(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """The names of the settings at a path below ``kind``."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        inner = field.annotation if field is not None else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return list(kind.model_fields)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged; where both have a plain value, ``over``'s counts."""
+    merged = dict(base)
+    for name, value in over.items():
+        mine = merged.get(name)
+        merged[name] = merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def override(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Settings with ``a.b=c`` assignments applied, the later over the earlier."""
+    result: dict[str, Any] = dict(raw)
+    for assignment in assignments:
+        result = merge(result, parse_assignment(assignment))
+    return result
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """``"training.lr=0.1"`` to ``{"training": {"lr": 0.1}}``.
+
+    The value is read as TOML (numbers, ``true``, ``[1, 2]``, quoted text) and taken as text if it is none.
+
+    Raises:
+        ConfigError: There is no name or no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    path = [part.strip() for part in name.split(".")]
+    if not equals or not all(path):
+        raise ConfigError("--set", "must be name=value", repr(text), "Such as --set training.lr=0.1.")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")
+        result: Any = parsed["value"] if len(parsed) == 1 else value.strip()
+    except tomllib.TOMLDecodeError:
+        result = value.strip()
+    for part in reversed(path):
+        result = {part: result}
+    return cast("dict[str, Any]", result)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        SourceNotFoundError: There is none.
+        SourceFormatError: It is not TOML; the text says line and column.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise SourceNotFoundError("--config", "no such file", str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceFormatError(str(path), f"must be TOML: {error}") from None

@@ -1,0 +1,62 @@
+"""Callbacks observe a training: they are told what happens, and may ask it to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stoker.training.history import History, Row
+
+__all__ = ["Callback", "EpochProgress", "FitPlan"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What is about to be trained.
+
+    Attributes:
+        epochs: How many epochs, counting those of earlier calls to ``fit``.
+        first_epoch: The number of the first one, from 1.
+        steps_per_epoch: Updates an epoch makes; ``None`` if the data do not say.
+        rows: Samples an epoch sees; ``None`` if the data do not say.
+        parameters: How many numbers are trained.
+        device: Where, such as ``"cpu"``.
+        engine: By what, such as ``"eager"``.
+        monitor: The column by which epochs are compared, or ``None``.
+    """
+
+    epochs: int
+    first_epoch: int
+    steps_per_epoch: int | None
+    rows: int | None
+    parameters: int
+    device: str
+    engine: str
+    monitor: str | None
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """Where an epoch stands: ``epoch`` (from 1), ``steps`` made in it, its mean ``loss`` so far, and the current ``lr``."""
+
+    epoch: int
+    steps: int
+    loss: float
+    lr: float
+
+
+class Callback:
+    """Does nothing; subclasses override what they want to hear of."""
+
+    def on_fit_start(self, plan: FitPlan) -> None:
+        """Training is about to begin."""
+
+    def on_progress(self, progress: EpochProgress) -> None:
+        """Some steps were made; about ten times a second."""
+
+    def on_epoch_end(self, row: Row, is_best: bool) -> bool | None:
+        """An epoch has ended and been evaluated. Returning ``True`` asks the training to stop here."""
+
+    def on_fit_end(self, history: History) -> None:
+        """Training has ended, for whatever reason; also told when an error is about to be raised."""

@@ -1,0 +1,44 @@
+"""Ctrl-C ends a training at the next good moment instead of in the middle of an update."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+__all__ = ["CtrlC"]
+
+
+class CtrlC:
+    """Within this block the first Ctrl-C is only noted; the second one interrupts as usual.
+
+    Outside the main thread, where Python takes no signal handlers, it notes nothing and Ctrl-C stays as it was.
+
+    Attributes:
+        pressed: Whether it was.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self._installed = False
+
+    def __enter__(self) -> CtrlC:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            # A program that ignores Ctrl-C (nohup, a service) goes on ignoring it.
+            if self._before not in (signal.SIG_IGN, None):
+                signal.signal(signal.SIGINT, self._note)
+                self._installed = True
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, self._before)
+            self._installed = False

@@ -1,0 +1,424 @@
+"""The Trainer: any ``nn.Module``, any criterion, any optimizer, without the hand-written loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stoker.data.batches import Batches, as_batches
+from stoker.data.dataset import Task
+from stoker.engines.eager import EagerEngine
+from stoker.engines.step import Engine, EpochOutcome, Step
+from stoker.errors import ConfigError, DataError, InputTypeError, NonFiniteLossError, UnknownNameError
+from stoker.metrics.metric_set import MetricSet
+from stoker.metrics.registry import default_metrics, direction
+from stoker.randomness import derive_seed
+from stoker.training import evaluation
+from stoker.training.best import BestWeights, Snapshot
+from stoker.training.callbacks import Callback, EpochProgress, FitPlan
+from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
+from stoker.training.history import History, Row
+from stoker.training.interrupts import CtrlC
+from stoker.training.memory import naming_batch_size
+from stoker.training.objective import Criterion, build_criterion, task_of, to_preds
+from stoker.training.optimizers import OptimizerSpec, build_optimizer
+from stoker.training.progress import ProgressMode, progress_callback
+from stoker.training.schedules import Schedule, ScheduleSpec, build_schedule
+
+__all__ = ["TrainState", "Trainer"]
+
+ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine}
+
+
+@dataclass
+class TrainState:
+    """All that the next step depends on, besides the model and the optimizer, which are the user's own objects.
+
+    Random numbers need no place here: those of an epoch are seeded by ``(seed, epoch)``.
+
+    Attributes:
+        epoch: Epochs begun so far, over all calls to ``fit``.
+        step: Updates made so far.
+        schedule: The learning rate's position in the current call to ``fit``.
+        best: The best epoch so far in the current call to ``fit``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    schedule: Schedule | None = field(default=None, repr=False)
+    best: BestWeights = field(default_factory=lambda: BestWeights(None))
+
+
+class Trainer:
+    """Trains, evaluates and predicts with any ``nn.Module``.
+
+    The model and the optimizer stay the user's own objects and hold the state between epochs. After ``fit`` every
+    module is in the mode (training or evaluation) in which it was before.
+
+    Args:
+        model: Called as ``model(x)``, ``model(*inputs)`` for a tuple, ``model(**inputs)`` for a dict. Moved to ``device``.
+        criterion: ``(outputs, targets)`` to the loss, a mean over the batch's samples; or the name of one
+            (:data:`stoker.training.objective.CRITERIA`).
+        optimizer: A name (``"adamw"``), a class, a function from parameters to an optimizer, or an optimizer.
+        lr: Learning rate; the optimizer's own default if left out (0.01 for SGD).
+        momentum: For optimizers that have it.
+        weight_decay: For optimizers that have it.
+        optimizer_settings: Its further arguments, such as ``{"nesterov": True}``.
+        schedule: A name (``"cosine"``, ``"one-cycle"``, …; :data:`stoker.training.schedules.SCHEDULES`), or a function from
+            the optimizer to one of torch's schedulers. Made anew for each call to ``fit``.
+        schedule_settings: A named schedule's settings, such as ``{"warmup": 0.1}``.
+        clip_norm: The gradients' largest total 2-norm.
+        metrics: Names, or ``"auto"``: those of the task that the criterion is for. ``()`` for none.
+        task: Which task the metrics are for; known from the criterion in most cases.
+        device: ``"auto"`` (the first there is of cuda, mps, xpu, cpu) or any of torch's.
+        precision: ``"32"``, or ``"bf16"``: autocast to bfloat16.
+        deterministic: Use deterministic algorithms only; slower on some devices.
+        seed: Seeds the order of each epoch and the noise (dropout) within it.
+        engine: ``"auto"`` or ``"eager"``.
+        channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions.
+
+    Raises:
+        UnknownNameError: A name is not known.
+        ConfigError: A setting is out of range or does not fit the others.
+        InputTypeError: ``model`` is not a module, or the criterion cannot be called.
+
+    Example:
+        >>> trainer = Trainer(nn.Linear(8, 1), nn.MSELoss(), "sgd", lr=0.1)
+        >>> history = trainer.fit((X_train, y_train), (X_valid, y_valid), epochs=20, patience=3)
+        >>> trainer.evaluate((X_test, y_test))["rmse"]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Criterion | str,
+        optimizer: OptimizerSpec = "adamw",
+        *,
+        lr: float | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        optimizer_settings: Mapping[str, Any] | None = None,
+        schedule: ScheduleSpec = None,
+        schedule_settings: Mapping[str, Any] | None = None,
+        clip_norm: float | None = None,
+        metrics: Sequence[str] = "auto",
+        task: Task | None = None,
+        device: str | torch.device = "auto",
+        precision: str | int = "32",
+        deterministic: bool = False,
+        seed: int = 0,
+        engine: str = "auto",
+        channels_last: bool | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputTypeError("model", "must be a torch.nn.Module", type(model).__name__, "Pass an instance of it.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigError("clip_norm", "must be above 0", clip_norm, "Leave it out not to clip.")
+        self.device = resolve_device(device)
+        self.autocast = autocast_dtype(precision)
+        self.engine, self.engine_reason = _choose_engine(engine)
+        self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
+        self.model = model.to(self.device)
+        if self.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(criterion, str):
+            criterion = build_criterion(criterion, task or _task_named(criterion))
+        if not callable(criterion):
+            raise InputTypeError("criterion", "must be a module, a function or a name", type(criterion).__name__)
+        self.criterion = criterion.to(self.device) if isinstance(criterion, nn.Module) else criterion
+        self.task = task or task_of(criterion)
+        self.metrics = metrics
+        if metrics != "auto" and len(metrics) and self.task is None:
+            raise ConfigError("metrics", "need the task", "none", 'Say task="regression", "binary" or "multiclass".')
+        self.optimizer = build_optimizer(
+            optimizer, self.model, lr=lr, momentum=momentum, weight_decay=weight_decay, settings=optimizer_settings
+        )
+        self.schedule = schedule
+        self.schedule_settings = schedule_settings
+        build_schedule(schedule, _probe_optimizer(), total_steps=100, settings=schedule_settings)  # wrong names fail here
+        self.clip_norm = clip_norm
+        self.deterministic = deterministic
+        self.seed = seed
+        self.state = TrainState()
+
+    def fit(
+        self,
+        train: Any,
+        valid: Any = None,
+        *,
+        epochs: int = 20,
+        batch_size: int | None = 32,
+        shuffle: bool = True,
+        patience: int | None = None,
+        min_delta: float = 0.0,
+        monitor: str = "valid_loss",
+        restore_best: bool | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: ProgressMode = "auto",
+        loader_args: Mapping[str, Any] | None = None,
+    ) -> History:
+        """Train for some epochs; called again, train for some more.
+
+        Ctrl-C ends the training within a moment: what is trained is kept, and the history says ``interrupted``.
+
+        Args:
+            train: ``(inputs, targets)`` of tensors or arrays, a ``Dataset``, a ``DataLoader``, or batches.
+            valid: Likewise; evaluated after each epoch.
+            epochs: How many.
+            batch_size: Samples of a batch; ``None`` means all in one. The last, smaller batch is trained on.
+            shuffle: Whether each epoch has an order of its own, a function of ``(seed, epoch)``.
+            patience: Stop after so many epochs without an improvement; needs ``valid``.
+            min_delta: How much better it must be to count.
+            monitor: Which column of the history compares epochs: ``"valid_loss"``, or ``"valid_"`` and a metric.
+            restore_best: Give the model the best epoch's weights at the end; by default if ``patience`` is set.
+            callbacks: Told what happens.
+            progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
+            loader_args: For the ``DataLoader`` made for a ``Dataset``: ``{"num_workers": 4}``.
+
+        Returns:
+            A row per epoch: ``epoch, step, lr, train_loss`` (the mean over samples, of the losses as trained on),
+            ``valid_loss`` and ``valid_<metric>``.
+
+        Raises:
+            ConfigError: A setting is out of range.
+            DataError: The data have no rows or do not fit together.
+            InputTypeError: The data are of a kind that cannot be batched.
+            NonFiniteLossError: The loss became NaN or infinite. The model is given the best weights so far (the last
+                epoch's, without ``valid``), and the error's ``history`` tells how far it came.
+            OutOfMemoryError: A batch does not fit.
+        """
+        if epochs < 1:
+            raise ConfigError("epochs", "must be at least 1", epochs)
+        settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "seed": self.seed,
+            "device": self.device,
+            "loader_args": loader_args,
+        }
+        batches = as_batches(train, shuffle=shuffle, **settings)
+        valid_batches = None if valid is None else as_batches(valid, **settings)
+        best = self._best(valid_batches is not None, monitor, min_delta, patience)
+        history = History(monitor=best.monitor)
+        watchers = [*callbacks, progress_callback(progress)]
+        first = self.state.epoch
+        steps = _length(batches)
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.state.best = best
+        self.state.schedule = build_schedule(
+            self.schedule, self.optimizer, total_steps=epochs * (steps or 1), settings=self.schedule_settings
+        )
+        plan = FitPlan(
+            epochs=first + epochs,
+            first_epoch=first + 1,
+            steps_per_epoch=steps,
+            rows=batches.rows,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
+            device=str(self.device),
+            engine=self.engine.name,
+            monitor=best.monitor,
+        )
+        started = time.perf_counter()
+        try:
+            with (
+                CtrlC() as ctrl_c,
+                deterministic_algorithms(self.deterministic),
+                evaluation.preserved_randomness(self.device),
+                naming_batch_size("fit", batches.batch_size),
+            ):
+                for watcher in watchers:
+                    watcher.on_fit_start(plan)
+                self._epochs(range(first, first + epochs), batches, valid_batches, history, watchers, ctrl_c, restore_best)
+        finally:
+            history.seconds = time.perf_counter() - started
+            for module, mode in modes:
+                module.training = mode
+            for watcher in watchers:
+                watcher.on_fit_end(history)
+        return history
+
+    def _epochs(
+        self,
+        numbers: range,
+        batches: Batches,
+        valid: Batches | None,
+        history: History,
+        watchers: Sequence[Callback],
+        ctrl_c: CtrlC,
+        restore_best: bool | None,
+    ) -> None:
+        best, snapshot = self.state.best, Snapshot(self.model)
+        history.stopped = "finished"
+        for number in numbers:
+            outcome = self._train_epoch(number, batches, watchers, ctrl_c)
+            if outcome.bad_step is not None:
+                history.stopped = "non-finite"
+                snapshot.restore()
+                raise _non_finite(number + 1, outcome, history)
+            if outcome.steps == 0 and not ctrl_c.pressed:
+                raise DataError("fit", "the data must yield at least one batch", "none", "A DataLoader must be re-iterable.")
+            if outcome.steps:
+                row = self._row(number + 1, outcome, valid)
+                if self.state.schedule is not None:
+                    self.state.schedule.after_epoch(best.loss_like(row))
+                improved = best.improved(row)
+                history.rows.append(row)
+                history.best_epoch = best.epoch
+                if improved:
+                    snapshot.take()
+                asked = [watcher.on_epoch_end(row, improved) for watcher in watchers]
+                if any(asked):
+                    break
+            if ctrl_c.pressed:
+                history.stopped = "interrupted"
+                break
+            if best.exhausted:
+                history.stopped = "patience"
+                break
+        if best.monitor is not None and (best.patience is not None if restore_best is None else restore_best):
+            snapshot.restore()
+
+    def _train_epoch(
+        self, number: int, batches: Batches, watchers: Sequence[Callback], ctrl_c: CtrlC
+    ) -> EpochOutcome:
+        schedule = self.state.schedule
+        step = Step(
+            model=self.model,
+            objective=self.criterion,
+            optimizer=self.optimizer,
+            schedule=schedule.scheduler.step if schedule is not None and schedule.interval == "step" else None,
+            clip_norm=self.clip_norm,
+            autocast=self.autocast,
+            device=self.device,
+            channels_last=self.channels_last,
+        )
+
+        def watch(outcome: EpochOutcome) -> bool:
+            for watcher in watchers:
+                watcher.on_progress(EpochProgress(number + 1, outcome.steps, outcome.loss, self._lr()))
+            return not ctrl_c.pressed
+
+        self.model.train()
+        torch.manual_seed(derive_seed(self.seed, "noise", number))
+        self.state.epoch = number + 1
+        outcome = self.engine.train_epoch(step, batches.epoch(number), watch)
+        self.state.step += outcome.steps
+        return outcome
+
+    def _row(self, epoch: int, outcome: EpochOutcome, valid: Batches | None) -> Row:
+        row: Row = {"epoch": epoch, "step": self.state.step, "lr": self._lr(), "train_loss": outcome.loss}
+        if valid is not None:
+            row |= {f"valid_{name}": value for name, value in self._evaluate(valid).items()}
+            monitor = self.state.best.monitor
+            if monitor is not None and monitor not in row:
+                raise UnknownNameError("monitor", monitor, [name for name in row if name.startswith("valid_")])
+        return row
+
+    def evaluate(self, data: Any, *, batch_size: int | None = 32) -> dict[str, float]:
+        """Measure the model on some data.
+
+        Args:
+            data: ``(inputs, targets)``, a ``Dataset``, a ``DataLoader``, or batches.
+            batch_size: Samples at once where ``data`` is a ``Dataset``; for tensors Stoker chooses.
+
+        Returns:
+            ``{"loss": …, metric: …}``; each is computed over all samples, never as a mean of batches' metrics.
+
+        Raises:
+            DataError: The data have no rows or do not fit together.
+            OutOfMemoryError: A batch does not fit.
+        """
+        batches = as_batches(data, batch_size=batch_size, device=self.device)
+        with naming_batch_size("evaluate", batches.batch_size), deterministic_algorithms(self.deterministic):
+            return self._evaluate(batches)
+
+    def predict(self, inputs: Any, *, batch_size: int | None = 32) -> Any:
+        """The model's outputs for all rows, in order, on the CPU.
+
+        Args:
+            inputs: A tensor or array, a tuple or dict of them, or a ``Dataset`` or ``DataLoader`` of inputs alone.
+            batch_size: Samples at once where ``inputs`` is a ``Dataset``; for tensors Stoker chooses.
+
+        Returns:
+            What the model returns, of the same structure, first dimension rows; no activation is added.
+
+        Raises:
+            DataError: There are no rows.
+            OutOfMemoryError: A batch does not fit.
+        """
+        batches = as_batches(inputs, batch_size=batch_size, device=self.device, with_targets=False)
+        with naming_batch_size("predict", batches.batch_size), deterministic_algorithms(self.deterministic):
+            return evaluation.predict(self.model, batches, device=self.device, autocast=self.autocast)
+
+    def _evaluate(self, batches: Batches) -> dict[str, float]:
+        return evaluation.evaluate(
+            self.model,
+            batches,
+            device=self.device,
+            objective=self.criterion,
+            metrics=self._metric_set,
+            to_preds=lambda outputs, targets: to_preds(outputs, targets, self.task),
+            autocast=self.autocast,
+        )
+
+    def _metric_set(self, outputs: Any) -> MetricSet | None:
+        if self.task is None or not isinstance(outputs, Tensor):
+            return None
+        width = int(outputs.shape[1]) if outputs.ndim > 1 else 1
+        classes = 0 if self.task == "regression" else max(2, width)
+        task: Task = "binary" if self.task == "multiclass" and classes == 2 else self.task
+        names = default_metrics(task, classes) if self.metrics == "auto" else tuple(self.metrics)
+        return MetricSet(names, task, classes, self.device) if names else None
+
+    def _best(self, has_valid: bool, monitor: str, min_delta: float, patience: int | None) -> BestWeights:
+        if not has_valid:
+            return BestWeights(None, patience=patience, min_delta=min_delta)
+        if not monitor.startswith("valid_"):
+            raise ConfigError("monitor", 'must begin with "valid_"', repr(monitor), "Such as valid_loss or valid_rmse.")
+        return BestWeights(monitor, direction(monitor.removeprefix("valid_")), min_delta, patience)
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+def _choose_engine(name: str) -> tuple[Engine, str]:
+    if name == "auto":
+        return EagerEngine(), "eager: the one engine there is"
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ["auto", *ENGINES])
+    return ENGINES[name](), f"{name}: as asked"
+
+
+def _task_named(criterion: str) -> Task:
+    return "multiclass" if criterion == "cross-entropy" else "regression"
+
+
+def _has_convolutions(model: nn.Module) -> bool:
+    return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in model.modules())
+
+
+def _probe_optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+
+
+def _length(batches: Batches) -> int | None:
+    try:
+        return len(batches)
+    except TypeError:  # an iterable Dataset does not know
+        return None
+
+
+def _non_finite(epoch: int, outcome: EpochOutcome, history: History) -> NonFiniteLossError:
+    kept = f"the weights of epoch {history.best_epoch}" if history.rows else "its initial weights"
+    error = NonFiniteLossError(
+        f"epoch {epoch}, step {(outcome.bad_step or 0) + 1}",
+        "the loss must be finite",
+        outcome.bad_loss,
+        f"The model was given back {kept}. Try a lower learning rate, clip_norm=1.0, or look for extreme values in the data.",
+    )
+    error.history = history
+    return error

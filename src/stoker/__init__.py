@@ -1,0 +1,74 @@
+"""Stoker trains, evaluates, saves and ships PyTorch networks: right, fast, and without a hand-written loop.
+
+Names are imported when they are first used, so that ``import stoker`` and ``stoker --help`` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from stoker._version import __version__
+
+if TYPE_CHECKING:
+    from stoker.data.batches import ResidentBatches
+    from stoker.data.dataset import ImageSet, Table
+    from stoker.data.sources import load as load_data
+    from stoker.errors import StokerError
+    from stoker.jobs.fit import fit
+    from stoker.jobs.inspect import Inspection, inspect
+    from stoker.jobs.run import Predictions, Run, load
+    from stoker.training.callbacks import Callback
+    from stoker.training.history import History
+    from stoker.training.objective import MeanCrossEntropy
+    from stoker.training.trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "History",
+    "ImageSet",
+    "Inspection",
+    "MeanCrossEntropy",
+    "Predictions",
+    "ResidentBatches",
+    "Run",
+    "StokerError",
+    "Table",
+    "Trainer",
+    "__version__",
+    "fit",
+    "inspect",
+    "load",
+    "load_data",
+]
+
+_PLACES = {
+    "Callback": "stoker.training.callbacks",
+    "History": "stoker.training.history",
+    "ImageSet": "stoker.data.dataset",
+    "Inspection": "stoker.jobs.inspect",
+    "MeanCrossEntropy": "stoker.training.objective",
+    "Predictions": "stoker.jobs.run",
+    "ResidentBatches": "stoker.data.batches",
+    "Run": "stoker.jobs.run",
+    "StokerError": "stoker.errors",
+    "Table": "stoker.data.dataset",
+    "Trainer": "stoker.training.trainer",
+    "fit": "stoker.jobs.fit",
+    "inspect": "stoker.jobs.inspect",
+    "load": "stoker.jobs.run",
+    "load_data": "stoker.data.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'stoker' has no attribute {name!r}")
+    module = importlib.import_module(_PLACES[name])
+    value = getattr(module, "load" if name == "load_data" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

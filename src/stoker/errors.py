@@ -174,7 +174,9 @@ class MissingExtraError(StokerError, ImportError):
     """
 
     def __init__(self, where: str, package: str, extra: str) -> None:
-        super().__init__(where, f"needs the package {package}, which is not installed", "", f'Run: pip install "stoker[{extra}]"')
+        super().__init__(
+            where, f"needs the package {package}, which is not installed", "", f'Run: pip install "stoker[{extra}]"'
+        )
         self.package = package
         self.extra = extra
 

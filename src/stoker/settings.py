@@ -47,7 +47,9 @@ def parse_settings(kind: type[Kind], raw: Mapping[str, Any], where: str = "") ->
             ) from None
         if first["type"] == "literal_error":
             expected = str(first.get("ctx", {}).get("expected", ""))
-            fix = suggest(str(first["input"]), [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")])
+            fix = suggest(
+                str(first["input"]), [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
+            )
             raise ConfigError(dotted, "must be one of the known names", repr(first["input"]), fix) from None
         rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         rule = f"must be {rule}" if first["msg"].startswith("Input should be ") else rule[:1].lower() + rule[1:]

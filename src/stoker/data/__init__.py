@@ -1,0 +1,1 @@
+"""Sources, schema, splits, encoder, batches."""

@@ -194,7 +194,9 @@ class LoaderBatches:
         with_targets: Whether the last element is the targets; if not, all are inputs.
     """
 
-    def __init__(self, loader: DataLoader[Any], *, device: torch.device | str = "cpu", with_targets: bool = True) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], *, device: torch.device | str = "cpu", with_targets: bool = True
+    ) -> None:
         self.loader = loader
         self.device = torch.device(device)
         self.with_targets = with_targets

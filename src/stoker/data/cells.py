@@ -7,12 +7,24 @@ floats, a stray word turns numbers into text); what a cell *means* must not chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-__all__ = ["MISSING_WORDS", "Reading", "booleans", "datetimes", "missing_mask", "numbers", "place", "texts", "texts_of"]
+__all__ = [
+    "MISSING_WORDS",
+    "Reading",
+    "booleans",
+    "datetimes",
+    "missing_mask",
+    "numbers",
+    "place",
+    "positions",
+    "texts",
+    "texts_of",
+    "times_of_day",
+]
 
 MISSING_WORDS = ("na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "none", "?", "-", "--", ".")
 """Words that stand for a missing value where a number, a yes or no, or a time is expected; in any case of letters.
@@ -24,6 +36,7 @@ _TRUE = ("true", "t", "yes", "y", "1", "1.0", "on")
 _FALSE = ("false", "f", "no", "n", "0", "0.0", "off")
 _WORDS = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
 
+_WHOLE = r"^([+-]?\d+)\.0+$"
 _CLOCK = r"(?<hour>[01]\d|2[0-3]):(?<minute>[0-5]\d)(?::(?<second>[0-5]\d)(?<fraction>\.\d+)?)?"
 _ZONE = r"(?:Z|(?<sign>[+-])(?<zone_hour>[01]\d|2[0-3]):?(?<zone_minute>[0-5]\d)?)"
 _DATETIME = rf"^(?<date>\d{{4}}(?:-\d\d-|/\d\d/)\d\d)(?:[Tt ]{_CLOCK} ?{_ZONE}?)?$"
@@ -75,8 +88,8 @@ def texts(series: pl.Series) -> pl.Series | None:
     dtype = series.dtype
     if texts_of(series):
         text = series.cast(pl.String).str.strip_chars()
-        if text.str.ends_with(".0").any() or text.str.ends_with("00").any():
-            text = text.str.replace(r"^([+-]?\d+)\.0+$", "$1")
+        if text.str.contains(_WHOLE).any():  # a fifth of the time that replacing takes
+            text = text.str.replace(_WHOLE, "$1")
         return _where(text.str.len_bytes() > 0, text)
     if dtype.is_integer() or dtype in (pl.Boolean, pl.Date, pl.Time, pl.Null):
         return series.cast(pl.String)
@@ -93,6 +106,27 @@ def texts(series: pl.Series) -> pl.Series | None:
     if dtype == pl.Datetime:
         return _typed_datetimes(series).values.dt.to_string("%Y-%m-%dT%H:%M:%S%.f")
     return None
+
+
+def positions(text: pl.Series, names: Sequence[str]) -> pl.Series:
+    """Where each text stands among the names.
+
+    ``true`` and ``false`` are found in any of their usual spellings, for booleans are written ``true`` by one tool and
+    ``True`` by the next.
+
+    Args:
+        text: What :func:`texts` gave.
+        names: Distinct text forms.
+
+    Returns:
+        ``Int64``, positions counted from 0; null for null and for what is not among the names.
+    """
+    known = {name: position for position, name in enumerate(names)}
+    for name, position in list(known.items()):
+        if name.lower() in ("true", "false"):
+            for spelling in (name.lower(), name.title(), name.upper()):
+                known.setdefault(spelling, position)
+    return text.replace_strict(list(known), list(known.values()), default=None, return_dtype=pl.Int64)
 
 
 def numbers(series: pl.Series, *, infinite: bool = False) -> Reading | None:
@@ -201,7 +235,9 @@ def _where(keep: pl.Series, values: pl.Series) -> pl.Series:
     """``values`` where ``keep`` is true, null elsewhere."""
     if keep.all(ignore_nulls=True):  # a null in keep comes from a null in values
         return values
-    return values.zip_with(keep.fill_null(value=False), pl.Series([None], dtype=values.dtype).new_from_index(0, len(values)))
+    return values.zip_with(
+        keep.fill_null(value=False), pl.Series([None], dtype=values.dtype).new_from_index(0, len(values))
+    )
 
 
 def _none(series: pl.Series) -> pl.Series:
@@ -217,7 +253,8 @@ def _odd(text: pl.Series, values: pl.Series) -> pl.Series:
 
 
 def _seconds(duration: pl.Series) -> pl.Series:
-    return duration.cast(pl.Int64) / _TICKS[duration.dtype.time_unit]  # type: ignore[attr-defined]
+    per_second: int = _TICKS[duration.dtype.time_unit]  # type: ignore[attr-defined]
+    return duration.cast(pl.Int64) / per_second
 
 
 def _by_distinct(text: pl.Series, parse: Callable[[pl.Series], pl.Series]) -> pl.Series:
@@ -232,7 +269,9 @@ def _by_distinct(text: pl.Series, parse: Callable[[pl.Series], pl.Series]) -> pl
 
 def _parse_datetimes(text: pl.Series) -> pl.Series:
     parts = text.str.extract_groups(_DATETIME).struct
-    days = parts.field("date").str.replace_all("/", "-", literal=True).str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
+    days = (
+        parts.field("date").str.replace_all("/", "-", literal=True).str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
+    )
     days = _where((days >= _FIRST_DAY) & (days <= _LAST_DAY), days)
     east = _integer(parts.field("zone_hour")) * 60 + _integer(parts.field("zone_minute"))
     ahead = east.zip_with(parts.field("sign").fill_null("+") == "+", -east)  # minutes that the zone is ahead of UTC
@@ -247,7 +286,9 @@ def _parse_times(text: pl.Series) -> pl.Series:
 
 def _clock(parts: pl.series.struct.StructNameSpace) -> pl.Series:
     """Microseconds since midnight; 0 where there is no time of day."""
-    seconds = _integer(parts.field("hour")) * 3600 + _integer(parts.field("minute")) * 60 + _integer(parts.field("second"))
+    seconds = (
+        _integer(parts.field("hour")) * 3600 + _integer(parts.field("minute")) * 60 + _integer(parts.field("second"))
+    )
     fraction = (parts.field("fraction").cast(pl.Float64).fill_null(0.0) * 1e6).round().cast(pl.Int64)
     return seconds * 1_000_000 + fraction
 

@@ -12,18 +12,17 @@ import codecs
 import csv
 import io
 import re
-from collections import Counter
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stoker.data.texttypes import MISSING, narrow
-from stoker.errors import SchemaError, SourceFormatError
+from stoker.data.columns import MISSING, check_unique, narrow
+from stoker.errors import SourceFormatError
 
 __all__ = ["check_utf8", "parse_delimited"]
 
-_BYTES_AT_ONCE = 1 << 22  # the checks look at the text in pieces: their masks stay small beside it
+_BYTES_AT_ONCE = 1 << 19  # the checks look at the text in pieces: their masks stay small beside it
 _ROWS_TO_INFER = 10_000  # later rows that do not fit are read as text and typed from all their values
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
 _OTHER_FORMATS = {
@@ -41,8 +40,8 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
 
     The first line is the header; white space around names is dropped, and a column without a name is called
     ``column_3`` by its place. Blank lines count for nothing, unless there is only one column. Types are those of *all*
-    values (see :func:`stoker.data.texttypes.narrow`), and a field that is as a whole one of
-    :data:`stoker.data.texttypes.MISSING`, with or without quotes, is missing.
+    values (see :func:`stoker.data.columns.narrow`), and a field that is as a whole one of
+    :data:`stoker.data.columns.MISSING`, with or without quotes, is missing.
 
     Args:
         data: The text, in UTF-8, with or without a byte order mark.
@@ -68,7 +67,9 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
         data = _regularise(data, where, separator, len(names))
     frame = _read(data, where, separator)
     if frame.is_empty():
-        raise SourceFormatError(where, "must have rows under its header", "none", "Check that it was written to the end.")
+        raise SourceFormatError(
+            where, "must have rows under its header", "none", "Check that it was written to the end."
+        )
     frame.columns = names
     return narrow(frame, decimal_comma=separator == ";")
 
@@ -79,8 +80,10 @@ def check_utf8(data: bytes, where: str) -> None:
     Raises:
         SourceFormatError: They are not; the text names the first byte that is wrong, and its line.
     """
-    if not data or not data[:1024].strip() and not data.strip():
-        raise SourceFormatError(where, "must not be empty", "a file without text", "Check that it was written to the end.")
+    if not data or (not data[:1024].strip() and not data.strip()):
+        raise SourceFormatError(
+            where, "must not be empty", "a file without text", "Check that it was written to the end."
+        )
     for magic, name in _OTHER_FORMATS.items():
         if data.startswith(magic):
             raise SourceFormatError(where, "must be text", name, "Give the file the suffix of its format.")
@@ -115,19 +118,6 @@ def _header(data: bytes, where: str, separator: str) -> list[str]:
     names = [field.strip() or f"column_{place}" for place, field in enumerate(fields, start=1)]
     check_unique(names, where)
     return names
-
-
-def check_unique(names: list[str], where: str) -> None:
-    """Make sure that column names are unique.
-
-    Raises:
-        SchemaError: They are not; the text names those that are not, and their places.
-    """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        places = {name: [str(place) for place, other in enumerate(names, start=1) if other == name] for name in twice[:5]}
-        got = "; ".join(f"{name!r} as columns {' and '.join(at)}" for name, at in places.items())
-        raise SchemaError(where, "column names must be unique", got, "Rename or drop the duplicates.")
 
 
 def _is_regular(data: bytes, separator: str, width: int) -> bool:
@@ -169,7 +159,9 @@ def _quotes_are_regular(codes: NDArray[np.uint8], at: NDArray[np.intp], cut: int
     opening, closing = at[int(quoted) :: 2], at[int(not quoted) :: 2]
     before = codes[opening[opening > 0] - 1]
     after = codes[closing[closing < len(codes) - 1] + 1]
-    return bool(np.isin(before, (cut, _NEWLINE, _QUOTE)).all() and np.isin(after, (cut, _NEWLINE, _RETURN, _QUOTE)).all())
+    return bool(
+        np.isin(before, (cut, _NEWLINE, _QUOTE)).all() and np.isin(after, (cut, _NEWLINE, _RETURN, _QUOTE)).all()
+    )
 
 
 def _regularise(data: bytes, where: str, separator: str, width: int) -> bytes:
@@ -187,13 +179,17 @@ def _regularise(data: bytes, where: str, separator: str, width: int) -> bytes:
                 writer.writerow(row)
             elif row and (len(row) > 1 or row[0].strip()):
                 fix = "Mend that line; a value with a separator in it needs quotes around it."
-                raise SourceFormatError(f"{where}, line {line}", f"must have {width} fields, as the header has", len(row), fix)
+                raise SourceFormatError(
+                    f"{where}, line {line}", f"must have {width} fields, as the header has", len(row), fix
+                )
             elif width == 1:
                 writer.writerow([""])
             line = reader.line_num + 1
     except csv.Error as error:
         fix = 'Quotes go around a whole value, and a quote inside of it is doubled: "5"" pipe".'
-        raise SourceFormatError(f"{where}, line {line}", "quotes must be closed and go around whole values", error, fix) from None
+        raise SourceFormatError(
+            f"{where}, line {line}", "quotes must be closed and go around whole values", error, fix
+        ) from None
     out.flush()
     return regular.getvalue()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from stoker.data.columns import nans_to_nulls, narrow_times
 from stoker.data.delimited import check_utf8
-from stoker.data.texttypes import nans_to_nulls, narrow_times
 from stoker.errors import SourceFormatError
 
 __all__ = ["parse_json_lines"]
@@ -57,7 +57,9 @@ def _exact(data: bytes, where: str) -> pl.DataFrame:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise SourceFormatError(f"{where}, line {number}", "must be a JSON object", f"bad JSON ({error})", _FIX) from None
+            raise SourceFormatError(
+                f"{where}, line {number}", "must be a JSON object", f"bad JSON ({error})", _FIX
+            ) from None
         if not isinstance(row, dict):
             raise SourceFormatError(f"{where}, line {number}", "must be a JSON object", f"a {_KINDS[type(row)]}", _FIX)
         for name, value in row.items():
@@ -79,5 +81,7 @@ def _series(name: str, values: Sequence[Any]) -> pl.Series:
     if kinds == {int, float}:
         return pl.Series(name, values, dtype=pl.Float64, strict=False)
     if len(kinds) > 1:
-        return pl.Series(name, [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], dtype=pl.String)
+        return pl.Series(
+            name, [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], dtype=pl.String
+        )
     return pl.Series(name, values, strict=False)

@@ -11,8 +11,8 @@ Every guess carries its reason in plain words. The rules, the first that fits:
    named like an id or a code (``store_id``, ``zip``, ``area_code``) whose whole numbers repeat is **categorical**.
 5. Other numbers and durations are **numeric**; so is text that is numbers throughout, unless leading zeros show that
    its digits are a code.
-6. Text of which at least nine in ten values, but not all, are numbers or times is **categorical** if it has few distinct
-   values (50 at most), else ignored; the reason names what is odd.
+6. Text that is numbers or times in at least nine rows of ten, but not in all, is **categorical** if it has few
+   distinct values (50 at most, each twice on average), else ignored; the reason names what is odd.
 7. Text that is (nearly) all different, or that reads like sentences, is ignored. Other text is **categorical**.
 """
 
@@ -37,7 +37,20 @@ _COUNTING = 10  # rows that it takes to tell a row counter from three numbers th
 _SENTENCE = 4.0  # words in a value, on average
 
 _ID_WORDS = {"id", "ids", "uuid", "guid", "rowid", "rownum", "rowname"}
-_ID_NAMES = {"", "index", "idx", "row", "key", "level 0", "row index", "row number", "row nr", "sample", "record", "serial"}
+_ID_NAMES = {
+    "",
+    "index",
+    "idx",
+    "row",
+    "key",
+    "level 0",
+    "row index",
+    "row number",
+    "row nr",
+    "sample",
+    "record",
+    "serial",
+}
 _CODE_WORDS = {"code", "zip", "zipcode", "postcode", "plz"}
 
 
@@ -73,16 +86,10 @@ def guess_kind(series: pl.Series) -> Guess:
     Returns:
         The kind, the reason, and what was counted on the way. Never raises.
     """
-    dtype = series.dtype
-    if cells.texts_of(series):
-        return _guess_text(series)
-    if dtype in (pl.Date, pl.Datetime, pl.Time):
-        return _guess_datetime(series, clock=dtype == pl.Time)
-    if dtype.is_numeric() or dtype in (pl.Boolean, pl.Duration, pl.Null):
-        return _guess_number(series)
-    holds = "bytes" if dtype == pl.Binary else "Python objects" if dtype == pl.Object else "lists or structs"
-    missing = 0 if dtype == pl.Object else series.null_count()
-    return Guess("ignored", f"holds {holds} ({dtype}), which are no single values", missing, 0, "")
+    guess = _guess_any(series)
+    if guess.distinct == 1 and guess.kind != "ignored":
+        return guess._replace(reason=f"always {guess.example!r} where there is a value, which may tell something")
+    return guess
 
 
 def force_kind(series: pl.Series, kind: Kind) -> Guess:
@@ -102,7 +109,9 @@ def force_kind(series: pl.Series, kind: Kind) -> Guess:
     if kind == "categorical":
         values = cells.texts(series)
         if values is None:
-            raise SchemaError(where, "must hold single values to be categorical", str(series.dtype), "Ignore the column.")
+            raise SchemaError(
+                where, "must hold single values to be categorical", str(series.dtype), "Ignore the column."
+            )
         return _guess(kind, "categorical on request", values)
     reading = cells.numbers(series) if kind == "numeric" else cells.datetimes(series)
     wanted = "numbers" if kind == "numeric" else "dates or datetimes in the form 2013-01-31T10:05:59"
@@ -115,10 +124,21 @@ def force_kind(series: pl.Series, kind: Kind) -> Guess:
     row = reading.first_odd()
     if row is not None:
         fix = "Correct the values that are not, or leave the kind to be guessed."
-        raise SchemaError(
-            cells.place(series.name, row), f"must hold {wanted} to be {kind}", shorten(series[row]), fix
-        )
+        raise SchemaError(cells.place(series.name, row), f"must hold {wanted} to be {kind}", shorten(series[row]), fix)
     return _guess(kind, f"{kind} on request", reading.values)
+
+
+def _guess_any(series: pl.Series) -> Guess:
+    dtype = series.dtype
+    if cells.texts_of(series):
+        return _guess_text(series)
+    if dtype in (pl.Date, pl.Datetime, pl.Time):
+        return _guess_datetime(series, clock=dtype == pl.Time)
+    if dtype.is_numeric() or dtype in (pl.Boolean, pl.Duration, pl.Null):
+        return _guess_number(series)
+    holds = "bytes" if dtype == pl.Binary else "Python objects" if dtype == pl.Object else "lists or structs"
+    missing = 0 if dtype == pl.Object else series.null_count()
+    return Guess("ignored", f"holds {holds} ({dtype}), which are no single values", missing, 0, "")
 
 
 def _guess(kind: Kind, reason: str, values: pl.Series) -> Guess:
@@ -165,7 +185,9 @@ def _guess_code(guess: Guess, values: pl.Series, prefix: str) -> Guess | None:
     """The guess for whole numbers that only name or count their rows; ``None`` for other whole numbers."""
     rows, words = len(values), _words(values.name)
     if guess.distinct == rows >= _COUNTING and values[0] in (0, 1) and bool((values.diff().drop_nulls() == 1).all()):
-        return guess._replace(kind="ignored", reason=f"{prefix}whole numbers that count the rows from {values[0]:.0f} on")
+        return guess._replace(
+            kind="ignored", reason=f"{prefix}whole numbers that count the rows from {values[0]:.0f} on"
+        )
     is_id = " ".join(words) in _ID_NAMES or words[-1] in _ID_WORDS or words[0] == "unnamed"
     present = rows - guess.missing
     if is_id and guess.distinct == present:
@@ -208,6 +230,8 @@ def _guess_text(series: pl.Series) -> Guess:
     counts = text.rename("text").drop_nulls().value_counts(name="count")
     values, weights = counts["text"], counts["count"]
 
+    present = len(series) - guess.missing
+
     flags = cells.booleans(values)
     assert flags is not None
     if not flags.odd.any() and flags.values.drop_nulls().n_unique() == 2:
@@ -231,7 +255,7 @@ def _guess_text(series: pl.Series) -> Guess:
             if not reading.odd.any():
                 return take()
             odd_rows = int(weights.filter(reading.odd).sum())
-            if muddle is None and odd_rows <= (1 - _NEARLY_ALL) * weights.sum():
+            if muddle is None and odd_rows <= (1 - _NEARLY_ALL) * present:
                 muddle = _muddle(guess, text, values.filter(reading.odd), odd_rows, what)
     return muddle or _guess_category(guess, values, len(series), "digits with leading zeros" if digits else "text")
 
@@ -241,7 +265,7 @@ def _muddle(guess: Guess, text: pl.Series, odd: pl.Series, odd_rows: int, what: 
     row = int(text.is_in(odd.to_list()).arg_max() or 0)
     rows = f"{odd_rows:,} rows" if odd_rows > 1 else "one row"
     reason = f"text: {what}, but for {rows}, such as {shorten(text[row])} in row {row} (counting from 0)"
-    if guess.distinct <= _FEW:
+    if guess.distinct <= _FEW and 2 * guess.distinct <= len(text) - guess.missing:
         return guess._replace(reason=f"{reason}; {guess.distinct} distinct values")
     return guess._replace(kind="ignored", reason=f"{reason}; correct or empty these to use the column")
 

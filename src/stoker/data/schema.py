@@ -10,8 +10,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from stoker.data import strict
 from stoker.data.dataset import Task
 from stoker.data.kinds import Kind
 from stoker.errors import ConfigError, InputTypeError, SchemaError, UnknownNameError, suggest
@@ -19,7 +20,7 @@ from stoker.errors import ConfigError, InputTypeError, SchemaError, UnknownNameE
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Column", "Kind", "Schema", "Target", "infer_schema", "parse_strictly"]
+__all__ = ["Column", "Kind", "Schema", "Target", "infer_schema"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Column:
         distinct: How many distinct values there are, the missing one aside.
         example: The first value that is not missing, as text of at most 40 characters; empty if there is none.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     kind: Kind
@@ -58,6 +61,8 @@ class Target:
         missing: How many rows have no target; they are of no use for training.
     """
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
     name: str
     task: Task
     classes: tuple[str, ...]
@@ -68,6 +73,8 @@ class Target:
 @dataclass(frozen=True)
 class Schema:
     """All columns of a table but the target, in the table's order, and the target."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     columns: tuple[Column, ...]
     target: Target | None
@@ -88,7 +95,7 @@ class Schema:
         Raises:
             SchemaError: A field is missing, unknown, of another type, or contradicts another.
         """
-        schema = parse_strictly(cls, data, "schema")
+        schema = strict.parse(cls, data, "schema")
         names = Counter([column.name for column in schema.columns])
         if schema.target is not None:
             names[schema.target.name] += 1
@@ -145,9 +152,10 @@ def infer_schema(
     from stoker.data.kinds import force_kind, guess_kind
     from stoker.data.tasks import guess_target
 
-    if not isinstance(frame, pl.DataFrame):
+    given: object = frame  # what the caller's type checker may not have seen
+    if not isinstance(given, pl.DataFrame):
         fix = "Read it with stoker's sources first."
-        raise InputTypeError("frame", "must be a polars.DataFrame", type(frame).__name__, fix)
+        raise InputTypeError("frame", "must be a polars.DataFrame", type(given).__name__, fix)
     if frame.is_empty():
         raise SchemaError("table", "must have rows and columns", f"{frame.height} x {frame.width}", "Check the source.")
     if target is not None and target not in frame.columns:
@@ -181,16 +189,10 @@ def _overrides(names: Sequence[str], target: str | None, given: dict[Kind, Seque
             if name == target:
                 raise ConfigError(option, "must not name the target", repr(name), "Its kind follows from the task.")
             if name not in names:
-                raise UnknownNameError(option, name, names)
+                raise UnknownNameError(option, str(name), names)
             if forced.setdefault(name, kind) != kind:
                 first = "ignore" if forced[name] == "ignored" else forced[name]
-                raise ConfigError(option, f"must not name a column that {first} names too", repr(name), "Keep one of them.")
+                raise ConfigError(
+                    option, f"must not name a column that {first} names too", repr(name), "Keep one of them."
+                )
     return forced
-
-
-def parse_strictly[T](kind: type[T], data: object, where: str) -> T:
-    """Build a dataclass, and those in it, from JSON: every field there, of its own type, and no other.
-
-    Raises:
-        SchemaError: Something is missing, unknown or of another type; the text says where.
-    """

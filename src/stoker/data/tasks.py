@@ -1,4 +1,4 @@
-"""What is to be learnt from a target column, and why: the rules of :func:`stoker.data.schema.infer_schema` for the target.
+"""What is to be learnt, and why: the rules of :func:`stoker.data.schema.infer_schema` for the target.
 
 1. Text, categories and booleans are classes: **binary** if there are two, else **multiclass**. Text that is numbers
    throughout is taken as those numbers.
@@ -61,31 +61,28 @@ def guess_target(series: pl.Series, task: Task | None = None) -> TargetGuess:
     if n_missing == len(series):
         raise SchemaError(where, "must have values", "missing ones only", "Name another target.")
     reading = cells.numbers(series, infinite=True)
-    numeric = reading is not None and not reading.odd.any()
-    if reading is not None and numeric:
-        infinite = reading.values.is_infinite().fill_null(value=False)
-        if infinite.any():
-            row = int(infinite.arg_max() or 0)
-            rule = "must be finite"
-            raise SchemaError(cells.place(series.name, row), rule, str(reading.values[row]), "Correct it, or drop the row.")
+    assert reading is not None  # what has a text form and is no time can be read as numbers
+    odd_row = reading.first_odd()
+    infinite = reading.values.is_infinite()
+    if odd_row is None and infinite.any():
+        row = int(infinite.fill_null(value=False).arg_max() or 0)
+        fix = "Correct it, or drop the row."
+        raise SchemaError(cells.place(series.name, row), "must be finite", str(reading.values[row]), fix)
     present = labels.filter(~missing)
     distinct = present.n_unique()
     if distinct == 1:
         fix = "There is nothing to learn from it: name another target."
         raise SchemaError(where, "must have more than one value", f"{shorten(present[0])} in every row", fix)
-    guessed, reason = _guess_task(series, reading.values if reading is not None and numeric else None, distinct, present)
+    guessed, reason = _guess_task(series, reading.values if odd_row is None else None, distinct, len(present))
     if task is not None:
         reason = f"{task} on request"
-    chosen = task or guessed
-    if chosen == "regression":
-        if reading is None or not numeric:
-            row = reading.first_odd() if reading is not None else 0
-            assert row is not None
-            fix = "Correct it, or take the target as classes (task multiclass)."
-            raise SchemaError(cells.place(series.name, row), "must be a number for regression", shorten(series[row]), fix)
+    if (task or guessed) == "regression":
+        if odd_row is not None:
+            got, fix = shorten(series[odd_row]), "Correct it, or take the target as classes (task multiclass)."
+            raise SchemaError(cells.place(series.name, odd_row), "must be a number for regression", got, fix)
         return TargetGuess("regression", (), reason, n_missing)
-    classes = _classes(where, present, distinct, chosen, numeric=numeric, guessed=task is None)
-    return TargetGuess(chosen, classes, reason, n_missing)
+    classes = _classes(where, present, distinct, task or guessed, numeric=odd_row is None)
+    return TargetGuess(task or guessed, classes, reason, n_missing)
 
 
 def sort_classes(names: list[str]) -> tuple[str, ...]:
@@ -96,7 +93,7 @@ def sort_classes(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _guess_task(series: pl.Series, numbers: pl.Series | None, distinct: int, present: pl.Series) -> tuple[Task, str]:
+def _guess_task(series: pl.Series, numbers: pl.Series | None, distinct: int, rows: int) -> tuple[Task, str]:
     """The task and the reason; ``numbers`` is ``None`` for what is not numbers throughout."""
     classes: Task = "binary" if distinct == 2 else "multiclass"
     dtype = series.dtype
@@ -117,14 +114,12 @@ def _guess_task(series: pl.Series, numbers: pl.Series | None, distinct: int, pre
         return "binary", what
     if distinct > few:
         return "regression", f"{what}; up to {few} would be classes"
-    if distinct * _ROWS_PER_CLASS > len(present):
-        return "regression", f"{what} in {len(present):,} rows; with {_ROWS_PER_CLASS} rows to a value they would be classes"
+    if distinct * _ROWS_PER_CLASS > rows:
+        return "regression", f"{what} in {rows:,} rows; with {_ROWS_PER_CLASS} rows to a value they would be classes"
     return "multiclass", f"{what}; more than {few} would be regression"
 
 
-def _classes(
-    where: str, present: pl.Series, distinct: int, task: Task, *, numeric: bool, guessed: bool
-) -> tuple[str, ...]:
+def _classes(where: str, present: pl.Series, distinct: int, task: Task, *, numeric: bool) -> tuple[str, ...]:
     """The names of the classes, after all that can be wrong with them."""
     other = "take it as numbers (task regression), or name another target" if numeric else "name another target"
     if distinct > MAX_CLASSES:
@@ -139,7 +134,8 @@ def _classes(
         names = ", ".join(shorten(name) for name in single[:5]) + (" and others" if len(single) > 5 else "")
         rule = "must have classes of two rows at least, for one can be either learnt or tested"
         alone = "class" if len(single) == 1 else "classes"
-        fix = f"Drop the row, merge the class with another{', or take it as numbers (task regression)' if numeric else ''}."
+        also = ", or take the target as numbers (task regression)" if numeric else ""
+        fix = f"Drop the row, merge the class with another{also}."
         raise SchemaError(where, rule, f"one row of {alone} {names}", fix)
     if task == "binary" and distinct != 2:
         names = ", ".join(shorten(name) for name in sort_classes(counts["label"].to_list())[:5])

@@ -1,0 +1,1 @@
+"""What carries out the steps of an epoch."""

@@ -105,5 +105,3 @@ def _channels_last(inputs: Any) -> Any:
 
 def _to_channels_last(leaf: Tensor) -> Tensor:
     return leaf.contiguous(memory_format=torch.channels_last) if leaf.ndim == 4 else leaf
-
-

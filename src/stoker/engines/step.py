@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -39,7 +39,7 @@ class Step:
     schedule: Callable[[], None] | None = None
     clip_norm: float | None = None
     autocast: torch.dtype | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     channels_last: bool = False
 
 

@@ -19,8 +19,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _size(value: object) -> object:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if (whole or isinstance(value, float)) and 0 <= value and (whole or value < 1):  # type: ignore[operator]
+    if isinstance(value, float) and 0 <= value < 1:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError("must be a fraction from 0 up to, not including, 1, or a whole number of rows")
 
@@ -78,9 +79,9 @@ class TrainingConfig(Settings):
     lr: Annotated[float, Field(gt=0)] | None = None
     momentum: float | None = None
     weight_decay: float | None = None
-    optimizer_settings: dict[str, Any] = {}
+    optimizer_settings: dict[str, Any] = Field(default_factory=dict)
     schedule: str | None = None
-    schedule_settings: dict[str, Any] = {}
+    schedule_settings: dict[str, Any] = Field(default_factory=dict)
     loss: str = "auto"
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(ge=0)], ...] | None = None
     label_smoothing: Fraction = 0.0
@@ -107,7 +108,7 @@ class FitConfig(Settings):
     """
 
     data: DataConfig = DataConfig()
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
 

@@ -1,0 +1,1 @@
+"""Networks, one architecture a file, built from a config."""

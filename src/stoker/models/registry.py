@@ -72,5 +72,7 @@ def build_model(config: ModelConfig, spec: InputSpec, n_outputs: int) -> nn.Modu
     builder = MODELS[config.name].builders.get(type(spec))
     if builder is None:
         fitting = [name for name, entry in MODELS.items() if type(spec) in entry.builders]
-        raise ConfigError("model", f"must be one for {spec.kind}", repr(config.name), f"Use one of {', '.join(fitting)}.")
+        raise ConfigError(
+            "model", f"must be one for {spec.kind}", repr(config.name), f"Use one of {', '.join(fitting)}."
+        )
     return builder(config, spec, n_outputs)

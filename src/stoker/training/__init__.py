@@ -1,0 +1,1 @@
+"""The Trainer, and all that a training needs: objective, state, schedules, callbacks."""

@@ -61,9 +61,13 @@ class BestWeights:
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
-            raise ConfigError("patience", "must be at least 1 epoch", self.patience, "Leave it out to train to the end.")
+            raise ConfigError(
+                "patience", "must be at least 1 epoch", self.patience, "Leave it out to train to the end."
+            )
         if self.patience is not None and self.monitor is None:
-            raise ConfigError("patience", "needs a validation split to compare epochs by", "none", "Pass valid=... to fit.")
+            raise ConfigError(
+                "patience", "needs a validation split to compare epochs by", "none", "Pass valid=... to fit."
+            )
         if self.min_delta < 0:
             raise ConfigError("min_delta", "must not be negative", self.min_delta)
 

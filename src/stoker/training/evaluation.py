@@ -21,9 +21,9 @@ EVALUATION_ROWS = 4096
 class MetricLike(Protocol):
     """What :func:`evaluate` asks of a set of metrics; :class:`stoker.metrics.MetricSet` is one."""
 
-    def update(self, preds: Tensor, target: Tensor) -> None: ...  # noqa: D102
+    def update(self, preds: Tensor, target: Tensor) -> None: ...
 
-    def compute(self) -> dict[str, float]: ...  # noqa: D102
+    def compute(self) -> dict[str, float]: ...
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # inference tensors would leak out of predict, and metrics could not add to them
             yield
     finally:
         for module, mode in modes:
@@ -51,7 +51,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def evaluation_rows(batches: ResidentBatches) -> int:
     """How many rows to evaluate at once; more are faster, up to what activations leave room for."""
     row_bytes = max(1, sum(leaf.element_size() * leaf[0].numel() for leaf in leaves(batches.inputs)))
-    return max(batches.batch_size if row_bytes > EVALUATION_BYTES else 1, min(EVALUATION_ROWS, EVALUATION_BYTES // row_bytes))
+    return max(
+        batches.batch_size if row_bytes > EVALUATION_BYTES else 1, min(EVALUATION_ROWS, EVALUATION_BYTES // row_bytes)
+    )
 
 
 def evaluate(
@@ -100,9 +102,7 @@ def evaluate(
         return loss | (chosen.compute() if chosen is not None else {})
 
 
-def predict(
-    model: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None
-) -> Any:
+def predict(model: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None) -> Any:
     """The model's outputs for all rows, in order, on the CPU: of the model's own structure, first dimension rows."""
     with preserved_randomness(device), evaluating(model):
         parts = [

@@ -22,7 +22,9 @@ def naming_batch_size(where: str, batch_size: int | None) -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         text = str(error).lower()
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in text for word in ALLOCATOR_WORDS)
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+            word in text for word in ALLOCATOR_WORDS
+        )
         if not known or isinstance(error, OutOfMemoryError):
             raise
         size = "unknown" if batch_size is None else batch_size

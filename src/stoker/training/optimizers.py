@@ -60,7 +60,10 @@ def build_optimizer(
     if isinstance(spec, Optimizer):
         if arguments:
             raise ConfigError(
-                "optimizer", "an optimizer that is already made takes no settings", ", ".join(arguments), "Set them on it."
+                "optimizer",
+                "an optimizer that is already made takes no settings",
+                ", ".join(arguments),
+                "Set them on it.",
             )
         return spec
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -150,4 +150,6 @@ def build_schedule(
 def _check_fractions(name: str, settings: Mapping[str, Any]) -> None:
     for key in ("warmup", "floor"):
         if key in settings and not (isinstance(settings[key], (int, float)) and 0 <= settings[key] < 1):
-            raise ConfigError("schedule", f"{name}'s {key} must be a number from 0 up to, not including, 1", settings[key])
+            raise ConfigError(
+                "schedule", f"{name}'s {key} must be a number from 0 up to, not including, 1", settings[key]
+            )

@@ -140,7 +140,9 @@ class Trainer:
         )
         self.schedule = schedule
         self.schedule_settings = schedule_settings
-        build_schedule(schedule, _probe_optimizer(), total_steps=100, settings=schedule_settings)  # wrong names fail here
+        build_schedule(
+            schedule, _probe_optimizer(), total_steps=100, settings=schedule_settings
+        )  # wrong names fail here
         self.clip_norm = clip_norm
         self.deterministic = deterministic
         self.seed = seed
@@ -232,7 +234,9 @@ class Trainer:
             ):
                 for watcher in watchers:
                     watcher.on_fit_start(plan)
-                self._epochs(range(first, first + epochs), batches, valid_batches, history, watchers, ctrl_c, restore_best)
+                self._epochs(
+                    range(first, first + epochs), batches, valid_batches, history, watchers, ctrl_c, restore_best
+                )
         finally:
             history.seconds = time.perf_counter() - started
             for module, mode in modes:
@@ -260,7 +264,9 @@ class Trainer:
                 snapshot.restore()
                 raise _non_finite(number + 1, outcome, history)
             if outcome.steps == 0 and not ctrl_c.pressed:
-                raise DataError("fit", "the data must yield at least one batch", "none", "A DataLoader must be re-iterable.")
+                raise DataError(
+                    "fit", "the data must yield at least one batch", "none", "A DataLoader must be re-iterable."
+                )
             if outcome.steps:
                 row = self._row(number + 1, outcome, valid)
                 if self.state.schedule is not None:
@@ -282,9 +288,7 @@ class Trainer:
         if best.monitor is not None and (best.patience is not None if restore_best is None else restore_best):
             snapshot.restore()
 
-    def _train_epoch(
-        self, number: int, batches: Batches, watchers: Sequence[Callback], ctrl_c: CtrlC
-    ) -> EpochOutcome:
+    def _train_epoch(self, number: int, batches: Batches, watchers: Sequence[Callback], ctrl_c: CtrlC) -> EpochOutcome:
         schedule = self.state.schedule
         step = Step(
             model=self.model,

@@ -1,0 +1,216 @@
+"""The commands: ``stoker fit``, ``evaluate``, ``predict`` and ``inspect``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+import stoker
+from stoker._version import __version__
+from stoker.cli import failures, options
+from stoker.cli.options import listed
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="stoker",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Command(TyperCommand):
+    """A command whose failures are lines and exit codes instead of tracebacks."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command's function; whether its arguments fit has been seen to before."""
+        with failures.reported():
+            return super().invoke(ctx)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"stoker {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="[bold]For a start:[/]  stoker fit iris    [dim]and[/]  stoker fit housing.csv --target price")
+def stoker_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", metavar=" ", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Train, evaluate and use PyTorch networks on tables and images."""
+
+
+@app.command(
+    cls=Command,
+    help="Train a network on a table or a set of images, and measure it.\n\n"
+    "SOURCE is a file (CSV, TSV, JSON lines, Parquet, Arrow), a folder with a sub-folder of images for each class, or a "
+    "named data set: digits, iris, wine, breast-cancer, diabetes, california-housing, covertype, mnist, fashion-mnist.\n\n"
+    "COLUMNS, WIDTHS, WEIGHTS and NAMES have commas between. Ctrl-C ends the training and keeps what is trained.",
+    epilog="Whatever has no option of its own has a name for --set: training.min_delta=0.01, model.channels=[8,16], "
+    "data.ignore=['a name, with a comma'].",
+)
+def fit(
+    source: options.Source,
+    target: options.Target = None,
+    task: options.Task = None,
+    numeric: options.Numeric = None,
+    categorical: options.Categorical = None,
+    datetime: options.Datetime = None,
+    ignore: options.Ignore = None,
+    valid: options.Valid = None,
+    test: options.Test = None,
+    valid_size: options.ValidSize = None,
+    test_size: options.TestSize = None,
+    group: options.Group = None,
+    time: options.Time = None,
+    skip_bad: options.SkipBad = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    dropout: options.Dropout = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    lr: options.LearningRate = None,
+    momentum: options.Momentum = None,
+    weight_decay: options.WeightDecay = None,
+    schedule: options.Schedule = None,
+    loss: options.Loss = None,
+    class_weights: options.ClassWeights = None,
+    label_smoothing: options.LabelSmoothing = None,
+    clip_norm: options.ClipNorm = None,
+    patience: options.Patience = None,
+    monitor: options.Monitor = None,
+    metrics: options.Metrics = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    deterministic: options.Deterministic = None,
+    out: options.Out = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network, and show how well it does."""
+    run = stoker.fit(
+        source,
+        out=out,
+        config=config,
+        assignments=assignments or (),
+        valid=valid,
+        test=test,
+        progress="none" if quiet else "auto",
+        notify=None if quiet else _note,
+        target=target,
+        task=task,
+        numeric=listed(numeric),
+        categorical=listed(categorical),
+        datetime=listed(datetime),
+        ignore=listed(ignore),
+        valid_size=valid_size,
+        test_size=test_size,
+        group=group,
+        time=time,
+        skip_bad=skip_bad,
+        model=model,
+        hidden=hidden,
+        activation=activation,
+        dropout=dropout,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        loss=loss,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        patience=patience,
+        monitor=monitor,
+        metrics="auto" if metrics == ["auto"] else listed(metrics),
+        seed=seed,
+        device=device,
+        precision=precision,
+        deterministic=deterministic,
+    )
+    from stoker.cli import show
+
+    if quiet:
+        typer.echo(str(run.path))
+    else:
+        show.fit_summary(run, source)
+    if run.stopped == "interrupted":
+        raise typer.Exit(failures.INTERRUPTED)
+
+
+@app.command(cls=Command)
+def evaluate(run: options.RunPath, source: options.OtherSource = None, json: options.Json = False) -> None:
+    """Measure a trained network, on its own test split or on other data."""
+    from stoker.cli import show
+
+    metrics = stoker.load(run).evaluate(source, notify=_note)
+    if json:
+        show.metrics_json(metrics)
+    else:
+        show.metrics_of({"test" if source is None else "value": metrics})
+
+
+@app.command(cls=Command)
+def predict(
+    run: options.RunPath,
+    source: options.NewSource,
+    proba: options.Proba = False,
+    top_k: options.TopK = None,
+    output: options.Output = None,
+) -> None:
+    """Predict with a trained network, a row for each row of the source."""
+    from stoker.cli import output as files
+
+    if output is not None:
+        files.check(output)  # before the work, not after it
+    frame = stoker.load(run).predict(source).frame(proba=proba, top_k=top_k)
+    if output is None:
+        files.print_csv(frame)
+    else:
+        files.write(frame, output)
+
+
+@app.command(cls=Command)
+def inspect(
+    source: options.Source,
+    target: options.Target = None,
+    task: options.Task = None,
+    numeric: options.Numeric = None,
+    categorical: options.Categorical = None,
+    datetime: options.Datetime = None,
+    ignore: options.Ignore = None,
+) -> None:
+    """Show what a source holds, and what each column would be taken as, and why."""
+    from stoker.cli import show
+
+    inspection = stoker.inspect(
+        source,
+        target=target,
+        task=task,
+        numeric=listed(numeric) or (),
+        categorical=listed(categorical) or (),
+        datetime=listed(datetime) or (),
+        ignore=listed(ignore) or (),
+    )
+    show.inspection(inspection)
+
+
+def _note(text: str) -> None:
+    failures.say("note", text, "yellow")

@@ -1,0 +1,69 @@
+"""What a command says when it fails, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from stoker.cli import PIPE_CLOSED
+from stoker.errors import StokerError
+
+__all__ = ["FAILED", "INTERNAL", "INTERRUPTED", "reported", "say"]
+
+FAILED = 1
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what a command raises into a line on stderr and an exit code.
+
+    Raises:
+        typer.Exit: Something was raised. With ``STOKER_DEBUG=1`` in the environment its traceback is shown as well.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise  # typer's own ways of ending
+    except StokerError as error:
+        _trace()
+        say("error", str(error), "bold red")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        _trace()
+        say("interrupted", "stopped by Ctrl-C before there was a result to keep.", "bold yellow")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED) from None
+    except Exception as error:
+        _trace()
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        seen = "" if _debugging() else " Run it again with STOKER_DEBUG=1 in the environment to see the traceback."
+        say("internal error", f"{what.rstrip('.')}. This is a fault of Stoker's, please report it.{seen}", "bold red")
+        raise typer.Exit(INTERNAL) from None
+
+
+def say(prefix: str, text: str, style: str) -> None:
+    """A line on stderr, ``prefix: text``; whatever its length it stays one line, which a terminal may wrap."""
+    from rich.text import Text
+
+    from stoker.cli.show import console, printable
+
+    line = Text.assemble((f"{prefix}:", style), " ", printable(text))
+    console(stderr=True).print(line, soft_wrap=True)
+
+
+def _debugging() -> bool:
+    return os.environ.get("STOKER_DEBUG", "") not in {"", "0"}
+
+
+def _trace() -> None:
+    if _debugging():
+        traceback.print_exc()

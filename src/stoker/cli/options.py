@@ -1,0 +1,132 @@
+"""The arguments and options of the commands: how each is written, read and explained.
+
+Defaults live in :mod:`stoker.jobs.config`, which is not imported here for the sake of a quick ``--help``: an option that
+is not given is ``None``. Where a help text names a default or the valid names, a test compares them with the truth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["listed"]
+
+DATA, MODEL, TRAINING, RUN = "Data", "Model", "Training", "Run"
+
+
+def listed(values: Iterable[str] | None) -> tuple[str, ...] | None:
+    """``["a,b", "c"]``, as options that may be repeated give them, to ``("a", "b", "c")``; none at all to ``None``."""
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    return tuple(name for name in names if name) or None
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """``"50,40"`` to ``(50, 40)``."""
+    try:
+        return tuple(int(part) for part in text.strip("[]()").split(","))
+    except ValueError:
+        raise typer.BadParameter(f"must be whole numbers with commas between, such as 50,40, got {text!r}.") from None
+
+
+def number_or_count(text: str) -> float | int:
+    """``"0.2"`` to a fraction, ``"500"`` to a count of rows."""
+    try:
+        return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a fraction such as 0.2 or a number of rows, got {text!r}.") from None
+
+
+def weights(text: str) -> str | tuple[float, ...]:
+    """``"balanced"`` as it is, ``"1,2.5"`` to ``(1.0, 2.5)``."""
+    if text == "balanced":
+        return text
+    try:
+        return tuple(float(part) for part in text.strip("[]()").split(","))
+    except ValueError:
+        rule = f"must be 'balanced' or one number a class with commas between, such as 1,2.5, got {text!r}."
+        raise typer.BadParameter(rule) from None
+
+
+def _option(help: str, panel: str | None, metavar: str | None = None, *names: str, **how: Any) -> Any:  # noqa: A002
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=False, **how)
+
+
+def _argument(help: str, metavar: str) -> Any:  # noqa: A002
+    return typer.Argument(help=help, metavar=metavar, show_default=False)
+
+
+def _flag(help: str, panel: str | None, *names: str) -> Any:  # noqa: A002
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=" ", show_default=False)
+
+
+Source = Annotated[str, _argument("A file, an image folder, or a named data set.", "SOURCE")]
+OtherSource = Annotated[
+    str | None, _argument("Data of the same columns (default: the run's own test split).", "[SOURCE]")
+]
+NewSource = Annotated[str, _argument("Data of the same columns; the target may be missing.", "SOURCE")]
+RunPath = Annotated[Path, _argument("The directory of a run.", "RUN")]
+
+# What the data are.
+Target = Annotated[str | None, _option("What to predict; named data sets know theirs.", DATA, "COLUMN")]
+Task = Annotated[str | None, _option("regression, binary, multiclass; else guessed.", DATA, "NAME")]
+Numeric = Annotated[list[str] | None, _option("To take as numbers.", DATA, "COLUMNS")]
+Categorical = Annotated[list[str] | None, _option("To take as categories.", DATA, "COLUMNS")]
+Datetime = Annotated[list[str] | None, _option("To take as points in time.", DATA, "COLUMNS")]
+Ignore = Annotated[list[str] | None, _option("To leave out.", DATA, "COLUMNS")]
+SkipBad = Annotated[bool | None, _flag("Leave unreadable images out instead of stopping.", DATA, "--skip-bad")]
+
+# How they are split.
+Valid = Annotated[str | None, _option("To validate on; else rows are held back.", DATA, "SOURCE")]
+Test = Annotated[str | None, _option("To test on; else rows are held back.", DATA, "SOURCE")]
+ValidSize = Annotated[Any, _option("Part or count held back (default 0.2).", DATA, "SIZE", parser=number_or_count)]
+TestSize = Annotated[Any, _option("Part or count held back (default 0.2).", DATA, "SIZE", parser=number_or_count)]
+Group = Annotated[str | None, _option("Rows of equal value here stay in one split.", DATA, "COLUMN")]
+Time = Annotated[str | None, _option("Validate and test on the latest rows by this.", DATA, "COLUMN")]
+
+# What is trained.
+Model = Annotated[str | None, _option("linear, mlp (default), cnn (default of images).", MODEL, "NAME")]
+Hidden = Annotated[Any, _option("Of the hidden layers, such as 50,40.", MODEL, "WIDTHS", parser=whole_numbers)]
+Activation = Annotated[str | None, _option("relu (default), gelu, silu, tanh and others.", MODEL, "NAME")]
+Dropout = Annotated[float | None, _option("Of the hidden layers' outputs (default 0).", MODEL, "PART")]
+
+# How.
+Epochs = Annotated[int | None, _option("Passes over the training data (default 20).", TRAINING, "COUNT")]
+BatchSize = Annotated[int | None, _option("Rows to a step (default 32).", TRAINING, "COUNT")]
+Optimizer = Annotated[str | None, _option("sgd, adam, adamw (default), any of torch's.", TRAINING, "NAME")]
+LearningRate = Annotated[float | None, _option("Learning rate (default: the optimizer's).", TRAINING, "RATE", "--lr")]
+Momentum = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
+WeightDecay = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
+Schedule = Annotated[
+    str | None,
+    _option("constant (default), cosine, linear, one-cycle, exponential, step, plateau.", TRAINING, "NAME"),
+]
+Loss = Annotated[str | None, _option("mse, mae, huber, cross-entropy (default: the task's).", TRAINING, "NAME")]
+ClassWeights = Annotated[Any, _option("balanced, or one for each class: 1,2.5.", TRAINING, "WEIGHTS", parser=weights)]
+LabelSmoothing = Annotated[float | None, _option("Of a label, to all classes (default 0).", TRAINING, "PART")]
+ClipNorm = Annotated[float | None, _option("The largest norm of the gradients.", TRAINING, "NORM")]
+Patience = Annotated[int | None, _option("Epochs without a gain after which to stop.", TRAINING, "COUNT")]
+Monitor = Annotated[str | None, _option("Where to look for gains (default valid_loss).", TRAINING, "NAME")]
+Metrics = Annotated[list[str] | None, _option("What to measure, such as accuracy,f1.", TRAINING, "NAMES")]
+
+# Where, and whereto.
+Seed = Annotated[int | None, _option("Of all that is random (default 0).", RUN, "NUMBER")]
+Device = Annotated[str | None, _option("auto (default), cpu, cuda, cuda:1, mps, xpu.", RUN, "NAME")]
+Precision = Annotated[str | None, _option("32 (default) or bf16.", RUN, "NAME")]
+Deterministic = Annotated[bool | None, _flag("Use deterministic algorithms only.", RUN, "--deterministic")]
+Out = Annotated[Path | None, _option("The new run's directory (default: in runs/).", RUN, "DIR")]
+Config = Annotated[Path | None, _option("Settings in TOML; options count more.", RUN, "FILE")]
+Assignments = Annotated[list[str] | None, _option("Any setting there is; may be repeated.", RUN, "NAME=VALUE", "--set")]
+Quiet = Annotated[bool, _flag("Print the run's path and errors, no more.", RUN, "--quiet", "-q")]
+
+# What is shown.
+Json = Annotated[bool, _flag("Print JSON instead of a table.", None, "--json")]
+Proba = Annotated[bool, _flag("Add the probability of each class.", None, "--proba")]
+TopK = Annotated[int | None, _option("Add the K most probable classes.", None, "K", "--top-k")]
+Output = Annotated[
+    Path | None,
+    _option("A new .csv, .parquet or .jsonl (default: CSV to stdout).", None, "FILE", "--output", "-o"),
+]

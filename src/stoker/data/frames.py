@@ -1,0 +1,251 @@
+"""Data frames of other libraries, and single columns of every kind, to polars.
+
+pandas is converted column by column through NumPy, so it needs no pyarrow beside it. Others come through narwhals or
+through Arrow's C stream. Nothing is imported that the object itself has not imported already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from stoker.data.columns import check_unique, nans_to_nulls
+from stoker.errors import DataError, InputTypeError, SchemaError
+
+__all__ = ["frame_from", "kind_of", "series_from"]
+
+
+def kind_of(source: object) -> str:
+    """What an object is, in a word that its user knows: ``pandas.DataFrame``, ``numpy.ndarray``."""
+    if isinstance(source, tuple):
+        return f"({', '.join(kind_of(part) for part in source)})"
+    package = type(source).__module__.partition(".")[0]
+    return type(source).__qualname__ if package == "builtins" else f"{package}.{type(source).__qualname__}"
+
+
+def frame_from(source: object) -> pl.DataFrame | None:
+    """Convert a data frame of any library; None if it is not a data frame.
+
+    pandas: the index is dropped; column names that are not text become text; categoricals become ``pl.Enum`` (text of
+    their categories, in their order), nullable types and zoned times keep their meaning.
+
+    Args:
+        source: A polars, pandas or pyarrow table, another eager frame that narwhals knows, or an object with
+            ``__arrow_c_stream__``.
+
+    Returns:
+        The table, with null for every NaN.
+
+    Raises:
+        InputTypeError: It is lazy.
+        SchemaError: Two columns have the same name, or one holds objects that are not values.
+    """
+    import narwhals as nw
+
+    if isinstance(source, pl.DataFrame):
+        return nans_to_nulls(source)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        return _from_pandas(source)
+    known: Any = nw.from_native(source, pass_through=True)
+    if isinstance(known, nw.LazyFrame):
+        raise InputTypeError(
+            "source", "a data frame must be in memory", kind_of(source), "Call .collect() on it first."
+        )
+    try:
+        if isinstance(known, nw.DataFrame):
+            if known.implementation.is_pandas_like():
+                return _from_pandas(known.to_pandas())
+            return nans_to_nulls(known.to_polars())
+        if hasattr(source, "__arrow_c_stream__") and not _is_column(source):
+            return nans_to_nulls(pl.DataFrame(source))
+    except pl.exceptions.DuplicateError:
+        check_unique([str(name) for name in known.columns] if hasattr(known, "columns") else [], kind_of(source))
+        raise SchemaError(
+            kind_of(source), "column names must be unique", "", "Rename or drop the duplicates."
+        ) from None
+    return None
+
+
+def series_from(name: str, values: Any) -> pl.Series:
+    """Convert one column: a Series of any library, a one-dimensional array or tensor, or a list.
+
+    Args:
+        name: What to call it.
+        values: Its values, n of them.
+
+    Returns:
+        The column. NaN, NaT, None and masked values are null.
+
+    Raises:
+        DataError: It is not one-dimensional.
+        SchemaError: It holds something that is not a number, text, boolean or time; the text names row and value.
+        InputTypeError: It is not a column at all.
+    """
+    import narwhals as nw
+
+    pandas: Any = sys.modules.get("pandas")
+    if isinstance(values, pl.Series):
+        series = values.alias(name)
+        return series.fill_nan(None) if series.dtype.is_float() else series
+    if pandas is not None and isinstance(values, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
+        return _pandas_column(name, pandas.Series(values))
+    known: Any = nw.from_native(values, pass_through=True, allow_series=True)
+    if isinstance(known, nw.Series):
+        return series_from(name, known.to_polars())
+    if _is_column(values):
+        return series_from(name, pl.Series(values))
+    if isinstance(values, list | tuple | range):
+        return _object_column(name, list(values))
+    array = array_from(values)
+    if array is None:
+        rule = "a column must be an array, a tensor, a Series or a list"
+        raise InputTypeError(f"column {name!r}", rule, kind_of(values), "Convert it first.")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        got = f"shape {array.shape}"
+        raise DataError(
+            f"column {name!r}", "must be one-dimensional", got, "Give each of its columns a name of its own."
+        )
+    return _array_column(name, array)
+
+
+def array_from(source: Any) -> NDArray[Any] | None:
+    """An array or tensor as NumPy's own, on the CPU; None if it is neither. Masked arrays stay masked."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor):
+        tensor = source.detach().cpu()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+    if isinstance(source, np.ma.MaskedArray):
+        return source
+    if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not isinstance(source, type)):
+        return np.asarray(source)
+    return None
+
+
+def _is_column(source: object) -> bool:
+    """Whether an object is a pyarrow array, which streams as Arrow just as a table does."""
+    pyarrow: Any = sys.modules.get("pyarrow")
+    return pyarrow is not None and isinstance(source, pyarrow.Array | pyarrow.ChunkedArray)
+
+
+def _from_pandas(frame: Any) -> pl.DataFrame:
+    names = [str(name) for name in frame.columns]
+    check_unique(names, "pandas.DataFrame")
+    return pl.DataFrame([_pandas_column(name, frame.iloc[:, place]) for place, name in enumerate(names)])
+
+
+def _pandas_column(name: str, column: Any) -> pl.Series:
+    pandas: Any = sys.modules["pandas"]
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype):
+        return _array_column(name, column.to_numpy())
+    if isinstance(dtype, pandas.CategoricalDtype):
+        return _categories(name, [str(category) for category in dtype.categories], column.cat.codes.to_numpy())
+    if isinstance(dtype, pandas.DatetimeTZDtype):
+        utc = _array_column(name, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()).dt.replace_time_zone(
+            "UTC"
+        )
+        try:
+            return utc.dt.convert_time_zone(str(dtype.tz))
+        except (
+            pl.exceptions.PolarsError
+        ):  # a fixed offset, which polars does not have as a zone: the instant is the same
+            return utc
+    if isinstance(dtype, pandas.PeriodDtype):
+        return _array_column(name, column.dt.to_timestamp().to_numpy())
+    if isinstance(dtype, pandas.SparseDtype):
+        return _pandas_column(name, column.sparse.to_dense())
+    if isinstance(dtype, pandas.ArrowDtype):
+        return series_from(name, pl.Series(column.array.__arrow_array__()))
+    kind: np.dtype[Any] | None = getattr(dtype, "numpy_dtype", None)  # of the nullable numbers and booleans
+    if kind is not None and kind.kind in "biuf":
+        values = column.to_numpy(dtype=kind, na_value=kind.type(0))
+        return _array_column(name, np.ma.MaskedArray(values, mask=column.isna().to_numpy()))
+    if isinstance(dtype, pandas.StringDtype):
+        return pl.Series(name, column.to_numpy(dtype=object, na_value=None).tolist(), dtype=pl.String)
+    return _object_column(name, [None if gone else str(v) for v, gone in zip(column, column.isna(), strict=True)])
+
+
+def _categories(name: str, categories: list[str], codes: NDArray[np.integer[Any]]) -> pl.Series:
+    taken = pl.Series(name, np.where(codes < 0, 0, codes), dtype=pl.UInt32)
+    text = pl.Series(name, categories or [""], dtype=pl.String).gather(taken)
+    present = pl.Series(codes >= 0)
+    return text.zip_with(present, pl.Series([None], dtype=pl.String)).cast(pl.Enum(list(dict.fromkeys(categories))))
+
+
+def _array_column(name: str, array: NDArray[Any]) -> pl.Series:
+    """A one-dimensional array; the kinds are NumPy's own letters for boolean, integer, float, time, text and object."""
+    mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None
+    array = np.asarray(array)
+    kind = array.dtype.kind
+    if kind == "f":
+        wide = array.astype(
+            np.float32 if array.dtype.itemsize < 4 else np.float64 if array.dtype.itemsize > 8 else array.dtype
+        )
+        series = pl.Series(name, wide, nan_to_null=True)
+    elif kind in "biu":
+        series = pl.Series(name, array)
+    elif kind in "mM":
+        series = pl.Series(name, array.astype(f"{kind}8[{_time_unit(kind, np.datetime_data(array.dtype)[0])}]"))
+    elif kind == "S":
+        return _array_column(name, np.char.decode(array, "utf-8"))
+    elif kind in "UT":
+        series = pl.Series(name, array.tolist(), dtype=pl.String)
+    elif kind == "O":
+        series = _object_column(name, array.tolist())
+    else:
+        fix = "Split complex numbers into two columns." if kind == "c" else "Convert the column first."
+        raise SchemaError(f"column {name!r}", _VALUES, f"the dtype {array.dtype}", fix)
+    return series if mask is None else series.zip_with(pl.Series(~mask), pl.Series([None], dtype=series.dtype))
+
+
+def _time_unit(kind: str, unit: str) -> str:
+    """The nearest unit that polars has: it counts days, milli-, micro- and nanoseconds, and durations not in days."""
+    if unit in ("Y", "M", "W", "D"):
+        return "D" if kind == "M" else "ms"
+    return {"us": "us", "ns": "ns", "ps": "ns", "fs": "ns", "as": "ns"}.get(unit, "ms")
+
+
+_VALUES = "must hold numbers, text, booleans or times"
+_TIMES = (date, datetime, time, timedelta)
+
+
+def _object_column(name: str, values: Sequence[Any]) -> pl.Series:
+    """Python objects: of one kind as that kind, integers with floats as floats, other mixtures as text."""
+    cleaned = [
+        None if _is_missing(value) else value.item() if isinstance(value, np.generic) else value for value in values
+    ]
+    kinds = {type(value) for value in cleaned if value is not None}
+    for row, value in enumerate(cleaned):
+        if value is not None and not isinstance(value, str | int | float | Decimal | date | time | timedelta):
+            raise SchemaError(
+                f"column {name!r}, row {row}", _VALUES, f"a {kind_of(value)}", "Convert or drop the column."
+            )
+    if kinds <= {str}:
+        return pl.Series(name, cleaned, dtype=pl.String)
+    if kinds == {bool} or (kinds == {int} and max(map(abs, (v for v in cleaned if v is not None))) < 2**63):
+        return pl.Series(name, cleaned)
+    if all(issubclass(kind, int | float | Decimal) and kind is not bool for kind in kinds):
+        return pl.Series(name, [None if value is None else float(value) for value in cleaned], nan_to_null=True)
+    if len(kinds) == 1 and issubclass(next(iter(kinds)), _TIMES):
+        return pl.Series(name, cleaned)
+    return pl.Series(name, [None if value is None else str(value) for value in cleaned], dtype=pl.String)
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, by name: it may not be there
+        return True
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    return isinstance(value, float | np.floating | Decimal) and bool(value != value)

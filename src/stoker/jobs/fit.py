@@ -1,0 +1,268 @@
+"""The main job: from a source to a trained, measured, saved network."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stoker._version import __version__
+from stoker.data.dataset import DataSet
+from stoker.data.sources import load as load_source
+from stoker.errors import DiskFullError, NonFiniteLossError
+from stoker.jobs.config import build_config
+from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
+from stoker.jobs.run import Run
+from stoker.report.figures import confusion_matrix, learning_curves, predicted_vs_true
+from stoker.runs.artifact import save_weights
+from stoker.runs.card import model_card
+from stoker.runs.files import naming_full_disk, new_directory, require_room, write_atomic, write_json
+from stoker.training.callbacks import Callback
+from stoker.training.history import History, history_csv
+from stoker.training.progress import ProgressMode
+from stoker.training.trainer import Trainer
+
+__all__ = ["fit"]
+
+Notify = Callable[[str], None]
+FIGURE_BYTES = 2 << 20  # what the pictures and texts of a run take at most, roughly
+
+
+def fit(
+    source: Any,
+    *,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    assignments: Sequence[str] = (),
+    valid: Any = None,
+    test: Any = None,
+    progress: ProgressMode = "auto",
+    notify: Notify | None = None,
+    callbacks: Iterable[Callback] = (),
+    now: datetime | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network on a table or on images, measure it honestly, and keep all of it in a run directory.
+
+    The best epoch's weights are kept, by the loss on the validation split; the test split is looked at once, at the end.
+
+    Args:
+        source: A file (CSV, TSV, Parquet, Arrow, JSON lines), a directory of images, a named data set such as
+            ``"digits"``, a pandas, polars or Arrow table, or ``(X, y)`` arrays.
+        out: The run's directory, which must not exist; by default ``runs/<source>-<time>``.
+        config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.
+        assignments: ``"training.lr=0.1"``, over everything else.
+        valid, test: Sources of these splits, instead of rows held back from ``source``.
+        progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
+        notify: Told in words what the user should know: columns and rows left out, duplicates across splits.
+        callbacks: Told what happens in training.
+        now: The time of the run, by default the clock's.
+        **settings: Any setting by its short name (:func:`stoker.jobs.config.setting_names`): ``target="price"``,
+            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: A setting is unknown, out of range, or does not fit the data.
+        SourceNotFoundError: A source is not there.
+        DataError: The data cannot be used as they are; names column, row and value.
+        RunExistsError: ``out`` exists.
+        NonFiniteLossError: The loss became NaN or infinite; if an epoch was finished before, the run of the best one
+            is kept, and the text says where.
+        OutOfMemoryError: A batch does not fit; the text says its size.
+        DiskFullError: There is no room; what is trained is then kept in the system's temporary directory.
+
+    Example:
+        >>> run = fit("housing.csv", target="price", epochs=50)
+        >>> run.metrics["test"]["rmse"]
+    """
+    known = build_config(config, settings, assignments)
+    notices: list[str] = []
+
+    def tell(text: str) -> None:
+        notices.append(text)
+        if notify is not None:
+            notify(text)
+
+    sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
+    loaded = _load_all(sources, known.data.target, known.data.skip_bad)
+    ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), notify=tell)
+    trainer = _trainer(ready)
+    path = new_directory(out, ready.provenance.name, now or datetime.now(UTC))
+    try:
+        require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
+        failure: NonFiniteLossError | None = None
+        training = ready.config.training
+        try:
+            history = trainer.fit(
+                ready.splits["train"],
+                ready.splits.get("valid"),
+                epochs=training.epochs,
+                batch_size=training.batch_size,
+                patience=training.patience,
+                min_delta=training.min_delta,
+                monitor=training.monitor,
+                restore_best=True,
+                callbacks=callbacks,
+                progress=progress,
+            )
+        except NonFiniteLossError as error:
+            if error.history is None or not error.history.rows:
+                raise
+            failure, history = error, error.history
+        metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
+        path = _keep(path, ready, trainer, history, metrics, notices, loaded)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # only if nothing was written
+        raise
+    if failure is not None:
+        failure.fix += f" The run up to there is kept in {path}."
+        raise failure
+    return Run(path, device=training.device)
+
+
+def _first(given: Any, setting: str | None) -> Any:
+    return given if given is not None else setting
+
+
+def _load_all(sources: dict[str, Any], target: str | None, skip_bad: bool) -> dict[str, DataSet]:
+    loaded: dict[str, DataSet] = {}
+    shape: tuple[int, int, int] | None = None
+    for name, source in sources.items():
+        if source is None:
+            continue
+        loaded[name] = load_source(source, target=target, skip_bad=skip_bad, image_shape=shape)
+        images = getattr(loaded[name], "images", None)
+        if images is not None:
+            shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    return loaded
+
+
+def _trainer(ready: Prepared) -> Trainer:
+    training = ready.config.training
+    return Trainer(
+        trained_part(ready.model, ready.recipe.kind),
+        job_criterion(ready.config, ready.recipe, ready.model),
+        training.optimizer,
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        optimizer_settings=training.optimizer_settings,
+        schedule=training.schedule,
+        schedule_settings=training.schedule_settings,
+        clip_norm=training.clip_norm,
+        metrics=training.metrics,
+        task=ready.recipe.task,
+        device=training.device,
+        precision=training.precision,
+        deterministic=training.deterministic,
+        seed=training.seed,
+        engine=training.engine,
+    )
+
+
+def _bytes(model: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+
+
+def _keep(
+    path: Path,
+    ready: Prepared,
+    trainer: Trainer,
+    history: History,
+    metrics: dict[str, dict[str, float]],
+    notices: list[str],
+    loaded: dict[str, DataSet],
+) -> Path:
+    """Write the run; on a full disk, into the temporary directory instead, so that hours of work are not lost."""
+    record = _record(ready, trainer, history, notices, loaded)
+    try:
+        _write(path, ready, trainer, history, metrics, record)
+    except DiskFullError as error:
+        rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name}-"))
+        try:
+            _write(rescue, ready, trainer, history, metrics, record)
+        except OSError:
+            raise error from None
+        error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
+        raise
+    return path
+
+
+def _write(
+    path: Path,
+    ready: Prepared,
+    trainer: Trainer,
+    history: History,
+    metrics: dict[str, dict[str, float]],
+    record: dict[str, Any],
+) -> None:
+    save_weights(ready.model, path / "model.safetensors")
+    write_json(path / "metrics.json", metrics)
+    write_atomic(path / "history.csv", history_csv(history.rows))
+    figures = path / "figures"
+    with naming_full_disk(figures):
+        figures.mkdir(exist_ok=True)
+        _draw(figures, ready, trainer, history)
+    write_atomic(path / "README.md", model_card(record, metrics))
+    write_json(path / "config.json", record)  # last: a directory without it is no run
+
+
+def _draw(figures: Path, ready: Prepared, trainer: Trainer, history: History) -> None:
+    best = history.best_epoch if history.monitor is not None else None
+    learning_curves(history.rows, figures / "learning_curves.png", best_epoch=best)
+    inputs, targets = ready.splits[ready.held_out]
+    outputs = trainer.predict(inputs)
+    title = f"{ready.held_out} split"
+    if ready.recipe.task == "regression":
+        path = figures / "predicted_vs_true.png"
+        predicted_vs_true(targets[:, 0].numpy(), outputs[:, 0].numpy(), path, name=ready.recipe.target, title=title)
+    else:
+        path = figures / "confusion_matrix.png"
+        confusion_matrix(targets.numpy(), outputs.argmax(dim=1).numpy(), ready.recipe.classes, path, title=title)
+
+
+def _record(
+    ready: Prepared, trainer: Trainer, history: History, notices: list[str], loaded: dict[str, DataSet]
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "versions": _versions(),
+        "name": ready.provenance.name,
+        "sources": {name: asdict(dataset.provenance) for name, dataset in loaded.items()},
+        "rows": {name: len(targets) for name, (_, targets) in ready.splits.items()},
+        "duplicates": ready.duplicates,
+        "notices": notices,
+        "settings": ready.config.model_dump(mode="json"),
+        "training": {
+            "engine": trainer.engine.name,
+            "engine_reason": trainer.engine_reason,
+            "device": str(trainer.device),
+            "epochs": len(history),
+            "steps": trainer.state.step,
+            "monitor": history.monitor,
+            "best_epoch": history.best_epoch,
+            "stopped": history.stopped,
+            "seconds": round(history.seconds, 3),
+            "parameters": sum(parameter.numel() for parameter in ready.model.parameters()),
+        },
+        "recipe": ready.recipe.model_dump(mode="json"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"stoker": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "torchmetrics", "polars", "scikit-learn", "numpy", "safetensors"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,247 @@
+"""From a source and its settings to all that training needs: splits as tensors, the fitted encoder, the built model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stoker.data.batches import call_model
+from stoker.data.columns import Columns
+from stoker.data.dataset import DataSet, ImageSet, Provenance, Table, Task
+from stoker.data.encoder import ImageEncoder, TableEncoder
+from stoker.data.schema import Schema, infer_schema
+from stoker.data.target import encode_target
+from stoker.errors import ConfigError, SchemaError
+from stoker.jobs.config import FitConfig
+from stoker.jobs.splitting import Parts, split_images, split_table
+from stoker.models.assembly import Assembly, Rescale
+from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
+from stoker.models.registry import ModelConfig, model_config
+from stoker.randomness import derive_seed
+from stoker.runs.artifact import Recipe, build_assembly
+from stoker.training.objective import OnScaledTarget, balanced_weights, build_criterion
+
+__all__ = ["Prepared", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
+
+Notify = Callable[[str], None]
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs.
+
+    Attributes:
+        recipe: How the model is built.
+        model: From raw tensors to predictions or logits; its weights freshly drawn from ``(seed, "init")``.
+        config: The settings, with what was left open filled in.
+        provenance: Where the data came from.
+        splits: ``(inputs, targets)`` by name, inputs as the trained part takes them (:func:`trained_part`).
+        duplicates: Rows that stand in several splits.
+        held_out: Which split pictures and the model card are about: ``"test"``, or the best there is.
+    """
+
+    recipe: Recipe
+    model: Assembly
+    config: FitConfig
+    provenance: Provenance
+    splits: dict[str, tuple[Tensors, Tensor]]
+    duplicates: dict[str, int]
+
+    @property
+    def held_out(self) -> str:
+        return next(name for name in ("test", "valid", "train") if name in self.splits)
+
+
+def prepare(
+    source: DataSet, config: FitConfig, *, valid: DataSet | None = None, test: DataSet | None = None, notify: Notify
+) -> Prepared:
+    """Get everything ready.
+
+    Args:
+        source: What to train on.
+        config: The settings.
+        valid, test: Splits from sources of their own.
+        notify: Told what the user should know: columns left out, rows left out, duplicates.
+
+    Raises:
+        DataError: The data cannot be used as they are.
+        ConfigError: A setting does not fit the data.
+    """
+    kind: type[InputSpec] = TableSpec if isinstance(source, Table) else ImageSpec
+    network = model_config(config.model, kind)
+    config = config.model_copy(update={"model": network.model_dump(mode="json")})
+    if isinstance(source, Table):
+        return _prepare_table(source, config, network, valid, test, notify)
+    return _prepare_images(source, config, network, valid, test, notify)
+
+
+def _prepare_table(
+    source: Table, config: FitConfig, network: ModelConfig, valid: DataSet | None, test: DataSet | None, notify: Notify
+) -> Prepared:
+    schema = table_schema(source, config)
+    assert schema.target is not None  # table_schema made sure
+    target = schema.target
+    for column in schema.columns:
+        if column.kind == "ignored" and column.name not in config.data.ignore:
+            notify(f"column {column.name!r} is left out: {column.reason}")
+    parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
+    columns = Columns.fit(parts.train, schema)
+    raw = {name: columns.read(part) for name, part in parts.items()}
+    encoder = TableEncoder.fit(raw["train"], columns, categories=config.data.categories, clip=config.data.clip)
+    targets = {name: encode_target(part[target.name], target) for name, part in parts.items()}
+    spec = TableSpec(n_numeric=encoder.n_numeric, cardinalities=encoder.cardinalities)
+    rescaled = target.task == "regression" and config.data.scale_target
+    recipe = Recipe(
+        kind="table",
+        task=target.task,
+        target=target.name,
+        classes=target.classes,
+        table_schema=schema.to_dict(),
+        columns=columns.to_dict(),
+        encoder=encoder.to_config(),
+        spec=spec,
+        model=config.model,
+        rescaled=rescaled,
+        class_weights=_class_weights(config, targets["train"], target.classes),
+    )
+    model = _build(recipe, network, encoder, config, targets["train"])
+    # Nothing in a table's encoder is trained, so that each row is encoded once and not once an epoch.
+    splits = {name: (encoded_inputs(model, raw.pop(name)), targets[name]) for name, _ in parts.items()}
+    return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
+
+
+def _prepare_images(
+    source: ImageSet,
+    config: FitConfig,
+    network: ModelConfig,
+    valid: DataSet | None,
+    test: DataSet | None,
+    notify: Notify,
+) -> Prepared:
+    _refuse_table_settings(config)
+    if source.skipped:
+        notify(
+            f"{len(source.skipped):,} unreadable images are left out: {', '.join(name for name, _ in source.skipped)}"
+        )
+    parts: Parts[ImageSet] = split_images(
+        source, config.data, config.training.seed, valid=valid, test=test, notify=notify
+    )
+    encoder = ImageEncoder.fit(parts.train.images)
+    _, channels, height, width = parts.train.images.shape
+    task: Task = "binary" if len(source.classes) == 2 else "multiclass"
+    splits = {name: ({"images": part.images}, _labels(part)) for name, part in parts.items()}
+    recipe = Recipe(
+        kind="images",
+        task=task,
+        target="class",
+        classes=source.classes,
+        table_schema=None,
+        columns=None,
+        encoder=encoder.to_config(),
+        spec=ImageSpec(channels=channels, height=height, width=width),
+        model=config.model,
+        rescaled=False,
+        class_weights=_class_weights(config, splits["train"][1], source.classes),
+    )
+    model = _build(recipe, network, encoder, config, splits["train"][1])
+    return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
+
+
+def table_schema(source: Table, config: FitConfig) -> Schema:
+    """What the columns of a table are, the target among them.
+
+    Raises:
+        SchemaError: No target is named, or it cannot be used.
+    """
+    target = config.data.target or source.target
+    if target is None:
+        columns = ", ".join(source.frame.columns[-5:])
+        fix = f"Say --target NAME (target=...); the last columns are {columns}."
+        raise SchemaError(source.provenance.origin, "a table needs the column to predict", "no target", fix)
+    return infer_schema(
+        source.frame,
+        target,
+        task=config.data.task or (source.task if target == source.target else None),
+        numeric=config.data.numeric,
+        categorical=config.data.categorical,
+        datetime=config.data.datetime,
+        ignore=config.data.ignore,
+    )
+
+
+def trained_part(model: Assembly, kind: str) -> nn.Module:
+    """The part that is trained and called once the inputs are as :func:`encoded_inputs` gives them.
+
+    Images are encoded within each batch, since as bytes they take a quarter of the memory.
+    """
+    return model.head if kind == "table" else model
+
+
+def encoded_inputs(model: Assembly, raw: Tensors) -> Tensors:
+    """Raw tensors as the trained part takes them."""
+    if "images" in raw:
+        return raw
+    with torch.no_grad():
+        encoded: Tensors = call_model(model.encoder, raw)
+    return encoded
+
+
+def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> nn.Module:
+    """The criterion that a job trains with and is evaluated by."""
+    criterion = build_criterion(
+        config.training.loss,
+        recipe.task,
+        class_weights=recipe.class_weights,
+        label_smoothing=config.training.label_smoothing,
+    )
+    output = model.head.output
+    return OnScaledTarget(criterion, output.mean, output.std) if isinstance(output, Rescale) else criterion
+
+
+def _build(
+    recipe: Recipe, network: ModelConfig, encoder: nn.Module, config: FitConfig, train_targets: Tensor
+) -> Assembly:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.training.seed, "init"))
+        model = build_assembly(encoder, network, recipe.spec, recipe.outputs, recipe.rescaled)
+    if isinstance(model.head.output, Rescale):
+        exact = train_targets.double()
+        std = exact.std(dim=0) if len(exact) > 1 else torch.zeros(exact.shape[1:], dtype=torch.float64)
+        model.head.output.mean.copy_(exact.mean(dim=0))
+        model.head.output.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+    return model
+
+
+def _labels(images: ImageSet) -> Tensor:
+    assert images.labels is not None  # splitting made sure
+    return images.labels
+
+
+def _class_weights(config: FitConfig, targets: Tensor, classes: tuple[str, ...]) -> tuple[float, ...] | None:
+    wanted = config.training.class_weights
+    if wanted is None:
+        return None
+    if not classes:
+        raise ConfigError("training.class_weights", "are for classification", "task regression", "Leave them out.")
+    if wanted == "balanced":
+        return tuple(balanced_weights(targets, len(classes)))
+    if len(wanted) != len(classes):
+        fix = f"The classes, in this order: {', '.join(classes)}."
+        raise ConfigError("training.class_weights", f"must be {len(classes)} numbers, one per class", len(wanted), fix)
+    return tuple(float(weight) for weight in wanted)
+
+
+def _refuse_table_settings(config: FitConfig) -> None:
+    """Settings that mean nothing for images are a mistake, not something to pass over."""
+    given: Mapping[str, Any] = {
+        name: getattr(config.data, name)
+        for name in ("target", "numeric", "categorical", "datetime", "ignore", "group", "time", "clip")
+    }
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"data.{name}", "is for tables", "images", "Leave it out.")

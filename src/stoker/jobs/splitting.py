@@ -1,0 +1,213 @@
+"""Which rows train, which validate, which test: the same ones again for the same source, settings and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import polars as pl
+import torch
+
+from stoker.data.dataset import DataSet, ImageSet, Table
+from stoker.data.schema import Schema
+from stoker.data.splits import DuplicateReport, Split, duplicates_across, image_duplicates, split_rows
+from stoker.data.target import drop_missing_target
+from stoker.errors import DataError, UnknownNameError
+from stoker.jobs.config import DataConfig
+
+__all__ = ["Parts", "split_images", "split_table"]
+
+Notify = Callable[[str], None]
+Rows = TypeVar("Rows", pl.DataFrame, ImageSet)
+
+
+@dataclass(frozen=True)
+class Parts(Generic[Rows]):
+    """The three splits; valid and test may be missing.
+
+    Attributes:
+        train, valid, test: The rows themselves.
+        duplicates: Rows of one split that stand in another as well: what, and how many.
+    """
+
+    train: Rows
+    valid: Rows | None
+    test: Rows | None
+    duplicates: dict[str, int]
+
+    def items(self) -> list[tuple[str, Rows]]:
+        """The splits that there are, by name."""
+        named = (("train", self.train), ("valid", self.valid), ("test", self.test))
+        return [(name, part) for name, part in named if part is not None]
+
+
+def split_table(
+    table: Table,
+    schema: Schema,
+    config: DataConfig,
+    seed: int,
+    *,
+    valid: DataSet | None = None,
+    test: DataSet | None = None,
+    notify: Notify,
+) -> Parts[pl.DataFrame]:
+    """Split a table.
+
+    Rows without a target are left out. Splits that come from sources of their own are used as they are; of the table,
+    only the others are held back.
+
+    Args:
+        table: The source.
+        schema: Its columns; the target must be known.
+        config: Sizes, group and time columns.
+        seed: The job's.
+        valid, test: Sources of their own.
+        notify: Told of rows left out and of duplicates.
+
+    Raises:
+        DataError: A source is of another kind.
+        SplitError: The split cannot be made.
+        UnknownNameError: The group or time column is not there.
+    """
+    assert schema.target is not None  # the caller has checked
+    target = schema.target.name
+    given = {"valid": _frame(valid, "valid"), "test": _frame(test, "test")}
+    if given["test"] is None and table.test is not None:
+        given["test"] = table.test
+    frame = _with_target(table.frame, target, "the table", notify)
+    for name, part in given.items():
+        if part is not None:
+            given[name] = _with_target(part, target, f"the {name} split", notify)
+    labels = None if schema.target.task == "regression" else frame[target].cast(pl.String).to_numpy()
+    split = split_rows(
+        frame.height,
+        seed=seed,
+        valid_size=0 if given["valid"] is not None else config.valid_size,
+        test_size=0 if given["test"] is not None else config.test_size,
+        labels=labels,
+        groups=_column(frame, config.group, "data.group"),
+        times=_column(frame, config.time, "data.time"),
+    )
+    columns = [column.name for column in schema.features] + [target]
+    frames = {name: frame[indices] if len(indices) else None for name, indices in _indices(split)}
+    frames |= {name: part for name, part in given.items() if part is not None}
+    train = frames["train"]
+    assert train is not None  # split_rows leaves at least one
+    everything = [part.select(columns) for part in frames.values() if part is not None]
+    same = all(part.schema == everything[0].schema for part in everything)
+    report = duplicates_across(pl.concat(everything), _consecutive(frames), columns) if same else None
+    return Parts(train, frames["valid"], frames["test"], _counts(report, notify))
+
+
+def split_images(
+    images: ImageSet,
+    config: DataConfig,
+    seed: int,
+    *,
+    valid: DataSet | None = None,
+    test: DataSet | None = None,
+    notify: Notify,
+) -> Parts[ImageSet]:
+    """Split a set of images, each class in proportion; see :func:`split_table`.
+
+    Raises:
+        DataError: The images have no labels, or a source is of another kind or size.
+        SplitError: The split cannot be made.
+    """
+    if images.labels is None:
+        fix = "Put the images of each class into a folder of its own."
+        raise DataError(images.provenance.origin, "images to train on must have labels", "none", fix)
+    given = {"valid": _images(valid, images, "valid"), "test": _images(test, images, "test")}
+    if given["test"] is None and images.test is not None:
+        given["test"] = _images(images.test, images, "test")
+    split = split_rows(
+        len(images),
+        seed=seed,
+        valid_size=0 if given["valid"] is not None else config.valid_size,
+        test_size=0 if given["test"] is not None else config.test_size,
+        labels=images.labels.numpy(),
+    )
+    parts = {name: _take(images, indices) if len(indices) else None for name, indices in _indices(split)}
+    parts |= {name: part for name, part in given.items() if part is not None}
+    train = parts["train"]
+    assert train is not None  # split_rows leaves at least one
+    everything = torch.cat([part.images for part in parts.values() if part is not None])
+    report = image_duplicates(everything, _consecutive(parts))
+    return Parts(train, parts["valid"], parts["test"], _counts(report, notify))
+
+
+def _frame(source: DataSet | None, name: str) -> pl.DataFrame | None:
+    if source is None:
+        return None
+    if not isinstance(source, Table):
+        raise DataError(name, "must be a table, as the training source is", "images")
+    return source.frame
+
+
+def _images(source: DataSet | None, like: ImageSet, name: str) -> ImageSet | None:
+    if source is None:
+        return None
+    if not isinstance(source, ImageSet):
+        raise DataError(name, "must be images, as the training source is", "a table")
+    if source.labels is None:
+        raise DataError(
+            name, "images must have labels", "none", "Put the images of each class into a folder of its own."
+        )
+    unknown = sorted(set(source.classes) - set(like.classes))
+    if unknown:
+        raise DataError(name, "must have no other classes than the training source", ", ".join(unknown))
+    codes = torch.tensor([like.classes.index(label) for label in source.classes])
+    return ImageSet(source.images, codes[source.labels], like.classes, source.provenance, source.names)
+
+
+def _with_target(frame: pl.DataFrame, target: str, what: str, notify: Notify) -> pl.DataFrame:
+    if target not in frame.columns:
+        raise UnknownNameError(f"{what}, target", target, frame.columns)
+    frame, dropped = drop_missing_target(frame, target)
+    if dropped:
+        notify(f"{dropped:,} rows of {what} have no {target!r} and are left out")
+    return frame
+
+
+def _column(frame: pl.DataFrame, name: str | None, where: str) -> np.ndarray[Any, Any] | None:
+    if name is None:
+        return None
+    if name not in frame.columns:
+        raise UnknownNameError(where, name, frame.columns)
+    return frame[name].to_numpy()
+
+
+def _indices(split: Split) -> list[tuple[str, Any]]:
+    return [("train", split.train), ("valid", split.valid), ("test", split.test)]
+
+
+def _consecutive(parts: dict[str, Any]) -> Split:
+    """The split of all parts laid one after the other."""
+    starts, total = [], 0
+    for part in parts.values():
+        size = 0 if part is None else (part.height if isinstance(part, pl.DataFrame) else len(part))
+        starts.append(np.arange(total, total + size, dtype=np.int64))
+        total += size
+    order = list(parts)
+    return Split(**{name: starts[order.index(name)] for name in ("train", "valid", "test")})
+
+
+def _take(images: ImageSet, indices: np.ndarray[Any, Any]) -> ImageSet:
+    rows = torch.from_numpy(indices)
+    labels = None if images.labels is None else images.labels[rows]
+    names = tuple(images.names[row] for row in indices) if images.names else ()
+    return ImageSet(images.images[rows], labels, images.classes, images.provenance, names)
+
+
+def _counts(report: DuplicateReport | None, notify: Notify) -> dict[str, int]:
+    if report is None:
+        return {}
+    counts = report.counts()
+    for what, count in counts.items():
+        if count:
+            notify(
+                f"{count:,} {what}: identical in every column, so that the split measures partly what was learnt by heart"
+            )
+    return {what: count for what, count in counts.items() if count}

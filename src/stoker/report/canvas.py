@@ -1,0 +1,237 @@
+"""What every picture shares: colours, lettering, and how it becomes a file.
+
+Everything is set on the objects themselves: matplotlib's global settings are neither changed nor, as far as the look
+goes, asked, so that a run's pictures are the same from a notebook with a dark theme as from the command line.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stoker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+__all__ = ["BLUE", "GRID", "INK", "METRIC_COLOURS", "MUTED", "VERMILLION", "Lettering", "as_array", "dress", "new_figure", "number", "text", "write_png"]  # fmt: skip
+
+# Okabe and Ito, Color Universal Design (2008): told apart with any kind of colour blindness. The two that are too
+# pale for letters on white (sky blue, orange) are darkened.
+BLUE = "#0072b2"
+VERMILLION = "#d55e00"
+METRIC_COLOURS = ("#009e73", "#b3568d", "#2a86b8", "#b87f00", "#6a51a3", "#595959")
+INK = "#262626"
+MUTED = "#6e6e6e"
+GRID = "#e9e9e9"
+
+BASE_FONT = "DejaVu Sans"  # comes with matplotlib
+_DPI = 150
+# Looked at first where DejaVu has no glyph: fonts that cover a script whole, and match one another.
+_PREFERRED = ("Noto Sans CJK", "Source Han Sans", "Noto Sans", "WenQuanYi", "Droid Sans Fallback", "PingFang", "Hiragino", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode")  # fmt: skip
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure.
+
+    Args:
+        width: In inches; 150 pixels each.
+        height: Likewise.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white", edgecolor="white", frameon=True)
+
+
+def write_png(figure: Figure, path: Path | str) -> Path:
+    """Draw a figure and write it: the whole picture, or no file.
+
+    Args:
+        figure: From :func:`new_figure`.
+        path: The file's name; its directory is made if need be. The same figure gives the same bytes.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: The path cannot be written to.
+        DiskFullError: There is no room.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    # not at the top: runs are a room of their own, which may come to draw pictures
+    from stoker.runs.files import write_atomic
+
+    path = Path(path)
+    png = io.BytesIO()
+    # the version of matplotlib would be written into the file otherwise
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, png.getvalue())
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise ConfigError(str(path), "must be a file that can be written", error.strerror) from None
+    return path
+
+
+def as_array(values: Any) -> np.ndarray[Any, Any]:
+    """A NumPy array of a tensor on any device, a sequence or an array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point():
+            values = values.double()  # NumPy has no bfloat16
+        values = values.numpy()
+    return np.asarray(values)
+
+
+def number(value: float) -> str:
+    """A number with three digits that mean something: ``0.972``, ``12,300``, ``1.2e-05``."""
+    if value == 0 or not np.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 100_000_000 or abs(value) < 0.0005:
+        return f"{value:.2e}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def text(owner: Axes | Figure, x: float, y: float, content: str, **style: Any) -> Text:
+    """Write text that came from anyone: no dollar sign in it starts a formula.
+
+    Args:
+        owner: What to write on; axes take ``transform`` with their own coordinates by default.
+        x: Where.
+        y: Where.
+        content: What.
+        style: As matplotlib has it.
+    """
+    style = {"color": INK, "fontsize": 9, "fontfamily": [BASE_FONT], "usetex": False, "parse_math": False} | style
+    if "transform" not in style and hasattr(owner, "transAxes"):
+        style["transform"] = owner.transAxes
+    return owner.text(x, y, content, **style)
+
+
+def dress(axes: Axes, title: str = "", *, grid: str = "y") -> None:
+    """Give axes the house's look: two thin spines, quiet ticks, a faint grid, a title at the left.
+
+    Args:
+        axes: Which.
+        title: Above them, in bold.
+        grid: ``"x"``, ``"y"``, ``"both"`` or empty.
+    """
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#b0b0b0")
+        spine.set_linewidth(0.8)
+    axes.tick_params(which="both", direction="out", left=True, bottom=True, top=False, right=False)
+    axes.tick_params(which="major", labelleft=True, labelbottom=True, labeltop=False, labelright=False)
+    axes.tick_params(which="both", color="#b0b0b0", labelcolor=MUTED, labelsize=8.5, width=0.8, length=3, pad=3)
+    axes.tick_params(which="both", labelfontfamily=BASE_FONT)
+    axes.grid(visible=False, which="both")
+    if grid:
+        axes.grid(visible=True, which="major", axis=grid, color=GRID, linewidth=0.8, linestyle="-", alpha=1)  # type: ignore[arg-type]
+    if title:
+        text(axes, 0, 1, title, transform=_above(axes, 6), fontsize=10, fontweight="bold", va="bottom")
+
+
+def _above(axes: Axes, points: float) -> Any:
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transAxes + ScaledTranslation(0, points / 72, axes.figure.dpi_scale_trans)
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """Names made fit to be drawn.
+
+    Attributes:
+        names: One line each; shortened, and an index (``#3``) in place of a name that no font here can draw.
+        fonts: The families to draw them with, as matplotlib's ``fontfamily``.
+        replaced: How many names gave way to their index.
+    """
+
+    names: tuple[str, ...]
+    fonts: list[str]
+    replaced: int
+
+    @classmethod
+    def of(cls, names: Iterable[object], longest: int = 24) -> Lettering:
+        """Prepare names, whatever is in them.
+
+        Args:
+            names: Such as a data set's classes.
+            longest: How many characters to show.
+        """
+        clean = [_one_line(str(name)) for name in names]
+        fonts, missing = _fonts_for(frozenset("".join(clean)))
+        shown = [
+            _shorten(name, longest) if name and missing.isdisjoint(name) else f"#{index}"
+            for index, name in enumerate(clean)
+        ]
+        replaced = sum(not missing.isdisjoint(name) for name in clean)
+        return cls(tuple(shown), list(fonts), replaced)
+
+
+def _one_line(name: str) -> str:
+    # of unprintable characters (control, surrogate, private, unassigned) not even a box is wanted
+    kept = (" " if char.isspace() else char for char in name)
+    return " ".join("".join(char for char in kept if unicodedata.category(char)[0] != "C").split())
+
+
+def _shorten(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+
+
+@lru_cache(maxsize=32)
+def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Families that together have a glyph for each character, and the characters for which none has."""
+    from matplotlib import font_manager
+
+    families = [BASE_FONT]
+    missing = characters - {" "} - _glyphs(font_manager.findfont(BASE_FONT))
+    if missing:
+        for name, path in _other_fonts():
+            found = missing & _glyphs(path)
+            if found:
+                families.append(name)
+                missing -= found
+            if not missing:
+                break
+    return tuple(families), frozenset(missing)
+
+
+def _other_fonts() -> Sequence[tuple[str, str]]:
+    from matplotlib import font_manager
+
+    def rank(name: str) -> int:
+        return next((place for place, prefix in enumerate(_PREFERRED) if name.startswith(prefix)), len(_PREFERRED))
+
+    fonts = {
+        (font.name, str(font.fname))
+        for font in font_manager.fontManager.ttflist
+        # "Last Resort" has a box for everything; colour emoji cannot be drawn
+        if font.style == "normal" and font.weight in (400, "normal", "regular")
+        and "Last Resort" not in font.name and "Emoji" not in font.name
+    }  # fmt: skip
+    return sorted(fonts, key=lambda font: (rank(font[0]), *font))
+
+
+@lru_cache(maxsize=512)
+def _glyphs(path: str) -> frozenset[str]:
+    from matplotlib import font_manager
+
+    try:
+        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+    except (OSError, RuntimeError):  # a damaged font, or one of a kind that FreeType does not open
+        return frozenset()

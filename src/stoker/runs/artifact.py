@@ -1,0 +1,143 @@
+"""The part of a run that is the model: its weights in safetensors, and in JSON all that is needed to build it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stoker.data.columns import Columns
+from stoker.data.dataset import Task
+from stoker.data.encoder import ImageEncoder, TableEncoder
+from stoker.data.schema import Schema
+from stoker.errors import RunError, StokerError
+from stoker.models.assembly import Assembly, Head, Rescale
+from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
+from stoker.models.registry import ModelConfig, build_model, model_config
+from stoker.runs.files import write_atomic
+from stoker.settings import Settings, parse_settings
+
+__all__ = ["Artifact", "Recipe", "build_assembly", "load_artifact", "save_weights"]
+
+Kind: TypeAlias = Literal["table", "images"]
+
+
+class Recipe(Settings):
+    """How a model is built and what its inputs and outputs are; with the weights, the whole model.
+
+    Attributes:
+        kind: What goes in.
+        task: What comes out.
+        target: The target's name; empty for images.
+        classes: Their names in the order of the outputs; empty for regression.
+        table_schema, columns: Of a table; see :class:`stoker.data.schema.Schema` and :class:`stoker.data.columns.Columns`.
+        encoder: Its config.
+        spec: What goes into the network.
+        model: The network's config.
+        rescaled: Whether the outputs are turned back into the target's unit.
+        class_weights: The criterion's, resolved.
+    """
+
+    kind: Kind
+    task: Task
+    target: str
+    classes: tuple[str, ...]
+    table_schema: dict[str, Any] | None
+    columns: dict[str, Any] | None
+    encoder: dict[str, Any]
+    spec: TableSpec | ImageSpec
+    model: dict[str, Any]
+    rescaled: bool
+    class_weights: tuple[float, ...] | None = None
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for a row."""
+        return 1 if self.task == "regression" else len(self.classes)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model, and what is needed to feed it and to read its outputs.
+
+    Attributes:
+        recipe: How it is built.
+        model: From raw tensors to predictions or logits.
+        schema, columns: Of a table; ``None`` for images.
+    """
+
+    recipe: Recipe
+    model: Assembly
+    schema: Schema | None
+    columns: Columns | None
+
+
+def build_assembly(
+    encoder: nn.Module, config: ModelConfig, spec: InputSpec, n_outputs: int, rescaled: bool
+) -> Assembly:
+    """Put encoder, network and output together; the network's weights are drawn from torch's global generator."""
+    output = Rescale(torch.zeros(n_outputs), torch.ones(n_outputs)) if rescaled else nn.Identity()
+    return Assembly(encoder, Head(build_model(config, spec, n_outputs), output))
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a module's state dict as safetensors, atomically.
+
+    Raises:
+        DiskFullError: There is no room; nothing is left behind.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomic(path, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
+
+
+def load_artifact(recipe: object, weights: Path) -> Artifact:
+    """Build a model from its recipe and give it its weights; nothing that is stored is run.
+
+    Args:
+        recipe: What ``Recipe.model_dump`` made, as read from JSON.
+        weights: The safetensors file.
+
+    Raises:
+        RunError: The recipe or the weights are damaged, or do not belong together.
+    """
+    where = str(weights.parent)
+    if not isinstance(recipe, dict):
+        raise RunError(where, "config.json must hold the model's recipe", type(recipe).__name__, "Copy the run again.")
+    try:
+        parsed = parse_settings(Recipe, recipe, "recipe")
+        schema = None if parsed.table_schema is None else Schema.from_dict(parsed.table_schema)
+        columns = None if parsed.columns is None else Columns.from_dict(parsed.columns)
+        kind: Any = TableEncoder if parsed.kind == "table" else ImageEncoder
+        encoder = kind.from_config(parsed.encoder)
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+            model = build_assembly(encoder, model_config(parsed.model), parsed.spec, parsed.outputs, parsed.rescaled)
+    except RunError:
+        raise
+    except StokerError as error:
+        raise RunError(where, f"config.json is damaged ({error})", "", "Copy the run again.") from None
+    _load_weights(model, weights)
+    return Artifact(parsed, model.eval(), schema, columns)
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise RunError(str(path), f"must be a safetensors file ({error})", "", "Copy the run again.") from None
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        have, want = state.get(name), wanted.get(name)
+        if have is None or want is None or have.shape != want.shape or have.dtype != want.dtype:
+            got = "none" if have is None else f"{list(have.shape)} {have.dtype}"
+            rule = (
+                f"{name} must be {list(want.shape)} {want.dtype}" if want is not None else f"{name} is not the model's"
+            )
+            raise RunError(str(path), rule, got, "The weights and config.json are of different runs.")
+    model.load_state_dict(state, assign=True)

@@ -1,0 +1,147 @@
+"""Files that are either the whole old one or the whole new one, and directories that are never overwritten."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from stoker.errors import DiskFullError, RunError, RunExistsError
+
+__all__ = ["naming_full_disk", "new_directory", "read_json", "require_room", "write_atomic", "write_json"]
+
+JSON_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")) -> Path:
+    """Make the directory of a new run.
+
+    Args:
+        out: What the user asked for; ``None`` for ``runs/<name>-<time>``, with a number behind it if that is taken.
+        name: The source's.
+        now: The time that goes into the name.
+        parent: Where unnamed runs go.
+
+    Raises:
+        RunExistsError: ``out`` is there already, be it an empty directory.
+        DiskFullError: There is no room.
+    """
+    with naming_full_disk(out or parent):
+        if out is not None:
+            path = Path(out)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                fix = "Choose another --out, or remove it yourself: Stoker overwrites nothing."
+                raise RunExistsError("--out", "must not exist yet", str(path), fix) from None
+            return path
+        parent.mkdir(parents=True, exist_ok=True)
+        base = f"{name}-{now:%Y%m%d-%H%M%S}"
+        attempt = 1
+        while True:
+            path = parent / (base if attempt == 1 else f"{base}-{attempt}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                attempt += 1
+            else:
+                return path
+
+
+def require_room(path: Path, needed: int) -> None:
+    """Make sure, before hours of work, that their result can be written.
+
+    Raises:
+        DiskFullError: The disk of ``path`` has less than ``needed`` bytes left.
+    """
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        got = f"{free / 1e6:.1f} MB free"
+        fix = "Make room, or choose another --out."
+        raise DiskFullError(str(path), f"the run needs about {needed / 1e6:.1f} MB of disk", got, fix)
+
+
+@contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Turn a full disk, whoever notices it, into :class:`stoker.errors.DiskFullError`."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskFullError(str(path), "no room left on the disk", os.strerror(error.errno), "Make room.") from error
+    except Exception as error:
+        # safetensors reports a failed write as an error of its own, with the system's words in its text
+        if not any(os.strerror(number).lower() in str(error).lower() for number in NO_ROOM):
+            raise
+        raise DiskFullError(str(path), "no room left on the disk", str(error), "Make room.") from error
+
+
+def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> None:
+    """Write a file under a temporary name, flush it to the disk, then give it its name.
+
+    Args:
+        path: The file's name.
+        write: Its content, or a function that writes it to the path given.
+
+    Raises:
+        DiskFullError: There is no room; nothing is left behind.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with naming_full_disk(path):
+            if callable(write):
+                write(temporary)
+            else:
+                temporary.write_bytes(write.encode() if isinstance(write, str) else write)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON, NaN and infinities as ``null``, which JSON has in their place."""
+    write_atomic(path, json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if data - data == 0 else None
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that may come from anyone.
+
+    Raises:
+        RunError: It is missing, too large, not JSON, or not an object.
+    """
+    try:
+        size = path.stat().st_size
+        if size > JSON_BYTES:
+            raise RunError(str(path), f"must not be larger than {JSON_BYTES >> 20} MB", f"{size >> 20} MB")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.") from None
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        if isinstance(error, RunError):
+            raise
+        raise RunError(str(path), f"must be JSON: {error}", "", "The file is damaged; copy it again.") from None
+    if not isinstance(data, dict):
+        raise RunError(str(path), "must be a JSON object", type(data).__name__, "The file is damaged; copy it again.")
+    return data

@@ -1,4 +1,4 @@
-"""Batches: ``(inputs, targets)``, once per epoch, again and again, in an order that follows from ``(seed, epoch)`` alone.
+"""Batches: ``(inputs, targets)``, once per epoch, again and again, in an order that ``(seed, epoch)`` alone decides.
 
 Data that fit into memory stay on the device as tensors, and a batch is an index into them (:class:`ResidentBatches`):
 no per-sample Python, no collating. A user's own ``DataLoader`` goes through as it is (:class:`LoaderBatches`).

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stoker.data.columns import MISSING, check_unique, narrow
+from stoker.data.columns import CODE, MISSING, check_unique, narrow
 from stoker.errors import SourceFormatError
 
 __all__ = ["check_utf8", "parse_delimited"]
@@ -66,6 +66,8 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
     if not _is_regular(data, separator, len(names)):
         data = _regularise(data, where, separator, len(names))
     frame = _read(data, where, separator)
+    if _has_codes(data, separator):
+        frame = _with_codes_as_text(frame, data, separator)
     if frame.is_empty():
         raise SourceFormatError(
             where, "must have rows under its header", "none", "Check that it was written to the end."
@@ -103,7 +105,7 @@ def check_utf8(data: bytes, where: str) -> None:
 
 
 def detect_separator(data: bytes) -> str:
-    """The separator of a CSV file, from its header alone: a comma if there is one outside of quotes, else ``;`` or tab."""
+    """The separator of CSV text, from its header alone: a comma if one is outside of quotes, else ``;``, else a tab."""
     header = re.match(rb'(?:"[^"]*"|[^"\r\n])*', data)
     bare = re.sub(rb'"[^"]*"', b"", header[0] if header else b"")
     return next((sep for sep in (",", ";", "\t") if sep.encode() in bare), ",")
@@ -205,3 +207,29 @@ def _read(data: bytes, where: str, separator: str) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         raise SourceFormatError(where, "must be delimited text", reason, "Check how it was written.") from None
+
+
+def _has_codes(data: bytes, separator: str) -> bool:
+    """Whether any field begins with a zero and another digit, as codes such as ``01234`` do."""
+    codes = np.frombuffer(data, dtype=np.uint8)
+    before = (ord(separator), _NEWLINE, _QUOTE, b" "[0])
+    for start in range(0, len(codes), _BYTES_AT_ONCE):
+        zeros = np.flatnonzero(codes[start : start + _BYTES_AT_ONCE] == b"0"[0]) + start
+        zeros = zeros[(zeros > 0) & (zeros < len(codes) - 1)]
+        zeros = zeros[np.isin(codes[zeros - 1], before)]
+        if ((codes[zeros + 1] >= b"0"[0]) & (codes[zeros + 1] <= b"9"[0])).any():
+            return True
+    return False
+
+
+def _with_codes_as_text(frame: pl.DataFrame, data: bytes, separator: str) -> pl.DataFrame:
+    """Take back as text the columns that polars took for integers though their digits have zeros before them."""
+    places = [place for place, column in enumerate(frame) if column.dtype.is_integer()]
+    if not places:
+        return frame
+    text = pl.read_csv(data, separator=separator, null_values=list(MISSING), infer_schema=False, columns=places)
+    columns = frame.get_columns()
+    for place, column in zip(places, text, strict=True):
+        if column.str.contains(CODE).any():
+            columns[place] = column
+    return pl.DataFrame(columns)

@@ -18,7 +18,7 @@ __all__ = ["parse_json_lines"]
 def parse_json_lines(data: bytes, where: str) -> pl.DataFrame:
     """Parse JSON lines: a column for each name, null where an object lacks it, types from all the values.
 
-    Text that is a date or time in ISO 8601 throughout its column becomes one; a column of numbers and text becomes text.
+    Text that is a date or time in ISO 8601 throughout its column becomes one; numbers beside text become text.
 
     Args:
         data: The text, in UTF-8. Blank lines count for nothing.
@@ -37,7 +37,7 @@ def parse_json_lines(data: bytes, where: str) -> pl.DataFrame:
 
 
 def _fast(data: bytes) -> pl.DataFrame | None:
-    """As polars reads it; None if it cannot, or where this version of it drops what does not fit a column's first type."""
+    """As polars reads it; None if it cannot, or if this version of it drops what does not fit a column's first type."""
     probe = b'{"a":1}\n{"a":"x"}\n'
     if data.lstrip()[:1] != b"{" or pl.read_ndjson(probe, infer_schema_length=None)["a"].to_list() != ["1", "x"]:
         return None

@@ -125,7 +125,7 @@ def build_config(
     short: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> FitConfig:
-    """Put the settings together: the defaults, over them the file's, the short ones, and the assignments, in this order.
+    """Put the settings together: the defaults, over them the file's, the short ones, the assignments.
 
     Args:
         file: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.

@@ -52,7 +52,7 @@ def fit(
 ) -> Run:
     """Train a network on a table or on images, measure it honestly, and keep all of it in a run directory.
 
-    The best epoch's weights are kept, by the loss on the validation split; the test split is looked at once, at the end.
+    The best epoch's weights are kept, by the loss on the validation split; the test split is used once, at the end.
 
     Args:
         source: A file (CSV, TSV, Parquet, Arrow, JSON lines), a directory of images, a named data set such as
@@ -60,7 +60,8 @@ def fit(
         out: The run's directory, which must not exist; by default ``runs/<source>-<time>``.
         config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.
         assignments: ``"training.lr=0.1"``, over everything else.
-        valid, test: Sources of these splits, instead of rows held back from ``source``.
+        valid: A source of this split, instead of rows held back from ``source``.
+        test: Likewise.
         progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
         notify: Told in words what the user should know: columns and rows left out, duplicates across splits.
         callbacks: Told what happens in training.

@@ -46,7 +46,10 @@ def inspect(
         source: Anything that ``fit`` takes.
         target: The column to predict; named data sets know theirs, and without one the columns alone are looked at.
         task: Instead of the guess from the target.
-        numeric, categorical, datetime, ignore: Columns whose kind is not to be guessed.
+        numeric: Columns to take as numbers, whatever they look like.
+        categorical: Columns to take as categories.
+        datetime: Columns to take as points in time.
+        ignore: Columns to leave out.
         skip_bad: Leave out unreadable images instead of stopping.
 
     Raises:

@@ -65,7 +65,8 @@ def prepare(
     Args:
         source: What to train on.
         config: The settings.
-        valid, test: Splits from sources of their own.
+        valid: This split from a source of its own.
+        test: Likewise.
         notify: Told what the user should know: columns left out, rows left out, duplicates.
 
     Raises:

@@ -228,12 +228,13 @@ class Run:
             DataError: The source cannot be used, or is not what it was.
             EncodingError: A value or a class does not fit; names column, row and value.
         """
-        tell = notify or (lambda text: None)
-        dataset = self._load(source) if source is not None else self._own_split(tell)
+        tell = notify or _silent
+        dataset = self._load(source) if source is not None else self._own_split()
         recipe = self.artifact.recipe
         if isinstance(dataset, Table):
             schema = self.artifact.schema
-            assert schema is not None and schema.target is not None  # tables have both
+            assert schema is not None
+            assert schema.target is not None  # tables have both
             if schema.target.name not in dataset.frame.columns:
                 fix = "Use stoker predict for rows without it."
                 raise DataError(dataset.provenance.origin, f"must have the target {schema.target.name!r}", "", fix)
@@ -276,7 +277,7 @@ class Run:
         assert columns is not None  # tables have them
         return encoded_inputs(self.artifact.model, columns.read(dataset.frame))
 
-    def _own_split(self, notify: Notify) -> DataSet:
+    def _own_split(self) -> DataSet:
         """The test split, or the validation split, made again from the source."""
         sources = self.record.get("sources", {})
         loaded = {}
@@ -297,11 +298,11 @@ class Run:
         seed = self.config.training.seed
         if isinstance(train, Table):
             schema = table_schema(train, self.config)
-            parts = split_table(train, schema, self.config.data, seed, **loaded, notify=lambda text: None)
+            parts = split_table(train, schema, self.config.data, seed, **loaded, notify=_silent)
             frame = parts.test if parts.test is not None else parts.valid
             dataset: DataSet | None = None if frame is None else Table(frame, train.provenance)
         else:
-            images = split_images(train, self.config.data, seed, **loaded, notify=lambda text: None)
+            images = split_images(train, self.config.data, seed, **loaded, notify=_silent)
             dataset = images.test or images.valid
         if dataset is None:
             raise DataError(
@@ -321,6 +322,10 @@ class Run:
 def load(path: str | Path, *, device: str = "auto") -> Run:
     """Read a run; see :class:`Run`."""
     return Run(path, device=device)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
 
 
 def _section(path: Path, record: dict[str, Any], name: str, kind: type[FitConfig]) -> FitConfig:

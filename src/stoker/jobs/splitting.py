@@ -63,7 +63,8 @@ def split_table(
         schema: Its columns; the target must be known.
         config: Sizes, group and time columns.
         seed: The job's.
-        valid, test: Sources of their own.
+        valid: This split from a source of its own.
+        test: Likewise.
         notify: Told of rows left out and of duplicates.
 
     Raises:
@@ -208,6 +209,6 @@ def _counts(report: DuplicateReport | None, notify: Notify) -> dict[str, int]:
     for what, count in counts.items():
         if count:
             notify(
-                f"{count:,} {what}: identical in every column, so that the split measures partly what was learnt by heart"
+                f"{count:,} {what}: identical in every column, so the split measures partly what was learnt by heart"
             )
     return {what: count for what, count in counts.items() if count}

@@ -17,7 +17,8 @@ class CNNConfig(Settings):
     """Settings of a convolutional network.
 
     Attributes:
-        channels: Of each 3 × 3 convolution; after each the image is halved, as long as both sides have 2 pixels or more.
+        channels: Of each 3 × 3 convolution; after each the image is halved, while both sides
+            have 2 pixels or more.
         hidden: The widths of the linear layers after them.
         activation: After each convolution and each hidden layer.
         dropout: In the linear layers.

@@ -86,7 +86,7 @@ def learning_curves(
     rows = 0 if not panels else min(len(panels), 3 if len(panels) % 2 else 2)
     columns = math.ceil(len(panels) / rows) if panels else 0
     height = 4.6 if rows < 3 else 5.4
-    top = 0.85 if title else 0.45
+    top = 0.98 if title else 0.68
     figure = new_figure(7.4 + 4.1 * columns, height)
     width, height = figure.get_size_inches()
 
@@ -102,6 +102,13 @@ def learning_curves(
         axes = place(7.85 + 4.1 * column, 0.55 + (rows - 1 - row) * (tall + gap), 2.4, tall)
         last = row == rows - 1 or index == len(panels) - 1
         _draw(axes, panel, epochs, dot, best=best_epoch is not None, bottom=last)
+    count = f"{epochs[-1]:,.0f}"
+    says = (
+        f"Numbers and dots: the last epoch, {count}"
+        if best_epoch is None
+        else f"Numbers and dots: the best epoch, {best_epoch:,} of {count}"
+    )
+    text(figure, 0.22 / width, 1 - (0.46 if title else 0.2) / height, says, fontsize=9, color=MUTED, va="top")
     if title:
         heading = Lettering.of([title], 120)
         text(figure, 0.22 / width, 1 - 0.2 / height, heading.names[0], fontsize=12.5, fontweight="bold", va="top",
@@ -197,26 +204,103 @@ def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *
     if panel.log:
         axes.set_yscale("log")
     for line in panel.lines:
-        markers = {"marker": "o", "markersize": 3.5, "markeredgewidth": 0} if len(line.epochs) <= 12 else {"marker": ""}
-        axes.plot(line.epochs, line.values, color=line.colour, linewidth=1.8, linestyle="-", solid_capstyle="round",
-                  solid_joinstyle="round", **markers)  # fmt: skip
-    _limits(axes, panel, epochs)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        few = len(line.epochs) <= 12
+        axes.plot(
+            line.epochs, line.values, color=line.colour, linewidth=1.8, linestyle="-", marker="o" if few else "",
+            markersize=3.6, markeredgewidth=0, solid_capstyle="round", solid_joinstyle="round",
+        )  # fmt: skip
+    _limit(axes, panel, epochs)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axes.yaxis.set_minor_locator(NullLocator())
-    low, high = axes.get_ylim()
     if panel.log:
-        wide = high / low > 1000
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0), numticks=9))
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6 if axes.bbox.height > 300 else 4))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=7 if axes.bbox.height > 400 else 4))
+    axes.tick_params(labelbottom=bottom)
     if bottom:
-        axes.set_xlabel("epoch", color=MUTED, fontsize=9, fontfamily=BASE, labelpad=3, usetex=False)
-    else:
-        axes.tick_params(labelbottom=False)
+        text(axes, 1, 0, "epoch", transform=_below(axes), color=MUTED, fontsize=8.5, ha="right", va="top")
     if best:
-        axes.axvline(dot, color=INK, linewidth=0.8, linestyle=(0, (3, 3)), alpha=0.6, zorder=1)
-    _label_ends(axes, panel, dot)
-    if best and panel.title.startswith("Loss"):
-        _say_best(axes, panel, dot)
+        axes.axvline(dot, color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.55, zorder=1)
+    _label(axes, panel.lines, dot)
+
+
+def _limit(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any]) -> None:
+    first, last = float(epochs[0]), float(epochs[-1])
+    margin = 0.02 * (last - first) or 0.5
+    axes.set_xlim(first - margin, last + margin)
+    values = np.concatenate([line.values for line in panel.lines])
+    low, high = float(values.min()), float(values.max())
+    if panel.log:
+        room = (high / low) ** 0.06 if high > low else 2.0
+        axes.set_ylim(low / room, high * room)
+        return
+    outside = 0
+    if not panel.title.startswith("Loss") and len(values) >= 10:
+        # A bad start (R² of -500 in the first epoch) would leave the rest a flat line.
+        tenth, ninetieth = np.quantile(values, [0.1, 0.9])
+        reach = 3 * (ninetieth - tenth)
+        if reach > 0:
+            low, high = max(low, float(tenth - reach)), min(high, float(ninetieth + reach))
+            outside = int(((values < low) | (values > high)).sum())
+    # lines that hardly move should look so
+    least = 0.01 if panel.unit else 1e-3 * max(abs(low), abs(high)) or 1.0
+    lack = max(0.0, least - (high - low)) / 2
+    room = 0.06 * (high - low + 2 * lack)
+    axes.set_ylim(low - lack - room, high + lack + room)
+    if outside:
+        extreme = number(float(values[np.abs(values - (low + high) / 2).argmax()]))
+        note = f"{outside} off the scale, to {extreme}"
+        text(axes, 0.98, 0.03, note, color=MUTED, fontsize=8, ha="right", va="bottom")
+
+
+def _label(axes: Axes, lines: list[_Line], dot: float) -> None:
+    """Name each line at its end, with its value at the dot; names that would touch move apart."""
+    wanted = []
+    for line in lines:
+        x, y = line.at(dot)
+        axes.plot([x], [y], marker="o", markersize=6.5, color=line.colour, markeredgecolor="white", markeredgewidth=1.2,
+                  linestyle="", zorder=4, clip_on=False)  # fmt: skip
+        end = axes.transData.transform((line.epochs[-1], line.values[-1]))[1]
+        wanted.append((float(np.clip(end, axes.bbox.y0, axes.bbox.y1)), line, y))
+    spacing = 13.5 / 72 * axes.figure.dpi
+    heights = _apart([height for height, _, _ in wanted], spacing, axes.bbox.y0, axes.bbox.y1)
+    for height, (_, line, value) in zip(heights, wanted, strict=True):
+        y = (height - axes.bbox.y0) / axes.bbox.height
+        name = Lettering.of([line.name], 22)
+        content = f"{name.names[0]} {number(value)}" if line.name else number(value)
+        text(axes, 1, y, content, transform=_beside(axes), color=line.colour, fontsize=9, va="center",
+             fontfamily=name.fonts)  # fmt: skip
+
+
+def _apart(heights: list[float], spacing: float, low: float, high: float) -> list[float]:
+    """Move heights as little as need be, so that each is ``spacing`` from the next, and within bounds if they fit."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    placed = [heights[index] for index in order]
+    for _ in range(50):
+        for lower in range(len(placed) - 1):
+            overlap = spacing - (placed[lower + 1] - placed[lower])
+            if overlap > 0:
+                placed[lower] -= overlap / 2
+                placed[lower + 1] += overlap / 2
+        if placed and spacing * (len(placed) - 1) <= high - low:
+            placed = [height + max(0.0, low - placed[0]) for height in placed] if placed[0] < low else placed
+            placed = [height - max(0.0, placed[-1] - high) for height in placed] if placed[-1] > high else placed
+    result = [0.0] * len(heights)
+    for index, height in zip(order, placed, strict=True):
+        result[index] = height
+    return result
+
+
+def _beside(axes: Axes) -> Any:
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transAxes + ScaledTranslation(7 / 72, 0, axes.figure.dpi_scale_trans)
+
+
+def _below(axes: Axes) -> Any:
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transAxes + ScaledTranslation(0, -18 / 72, axes.figure.dpi_scale_trans)

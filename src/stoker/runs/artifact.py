@@ -35,7 +35,8 @@ class Recipe(Settings):
         task: What comes out.
         target: The target's name; empty for images.
         classes: Their names in the order of the outputs; empty for regression.
-        table_schema, columns: Of a table; see :class:`stoker.data.schema.Schema` and :class:`stoker.data.columns.Columns`.
+        table_schema: Of a table; see :class:`stoker.data.schema.Schema`.
+        columns: Of a table; see :class:`stoker.data.columns.Columns`.
         encoder: Its config.
         spec: What goes into the network.
         model: The network's config.

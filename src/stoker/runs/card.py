@@ -33,6 +33,12 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     """
     recipe, training, settings = record["recipe"], record["training"], record["settings"]
     tag = TASK_TAGS.get((recipe["kind"], recipe["task"]), "image-classification")
+    told = {name: value for name, value in settings["training"].items() if value not in (None, {}, False)}
+    example = "new_rows.csv" if recipe["kind"] == "table" else "folder_of_images"
+    tested = "The test split was used once, after training." if "test" in metrics else "No test split was held back."
+    kept = "The weights are those of the last epoch."
+    if training["monitor"]:
+        kept = f"The weights are those of epoch {training['best_epoch']}, the best by `{training['monitor']}`."
     lines = [
         "---",
         "library_name: stoker",
@@ -48,8 +54,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "",
         *_table(metrics, record["rows"]),
         "",
-        f"The weights are those of epoch {training['best_epoch']}, the best by `{training['monitor'] or 'train_loss'}`. "
-        + ("The test split was used once, after training." if "test" in metrics else "No test split was held back."),
+        f"{kept} {tested}",
         *[f"\n{count:,} {what}." for what, count in record["duplicates"].items()],
         "",
         "![Learning curves](figures/learning_curves.png)",
@@ -67,9 +72,9 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "## How",
         "",
         f"- model: {_settings(settings['model'])}; {training['parameters']:,} parameters",
-        f"- training: {_settings({name: value for name, value in settings['training'].items() if value not in (None, {}, False)})}",
-        f"- it {ENDINGS.get(training['stopped'], training['stopped'])}, after {training['epochs']} epochs, "
-        f"{training['steps']:,} steps and {training['seconds']:.1f} s on {training['device']} ({training['engine']} engine)",
+        f"- training: {_settings(told)}",
+        f"- it {ENDINGS.get(training['stopped'], training['stopped'])}; {training['epochs']} epochs, "
+        f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']}, {training['engine']} engine",
         f"- versions: {', '.join(f'{name} {number}' for name, number in record['versions'].items())}",
         "",
         "## How to use it",
@@ -78,7 +83,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "import stoker",
         "",
         'run = stoker.load("path/to/this/directory")',
-        f"run.predict({'"new_rows.csv"' if recipe['kind'] == 'table' else '"folder_of_images"'}).frame()",
+        f'run.predict("{example}").frame()',
         "```",
         "",
     ]

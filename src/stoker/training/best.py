@@ -66,13 +66,13 @@ class BestWeights:
             )
         if self.patience is not None and self.monitor is None:
             raise ConfigError(
-                "patience", "needs a validation split to compare epochs by", "none", "Pass valid=... to fit."
+                "patience", "needs a validation split to compare epochs by", "none", "Pass valid= to fit."
             )
         if self.min_delta < 0:
             raise ConfigError("min_delta", "must not be negative", self.min_delta)
 
     def loss_like(self, row: dict[str, float]) -> float:
-        """The monitored value with its sign turned so that smaller is better; the training loss if none is monitored."""
+        """The monitored value, its sign turned so that smaller is better; without one, the training loss."""
         value = row[self.monitor] if self.monitor is not None else row["train_loss"]
         return value if self.direction == "min" else -value
 

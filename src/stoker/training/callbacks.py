@@ -38,7 +38,7 @@ class FitPlan:
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """Where an epoch stands: ``epoch`` (from 1), ``steps`` made in it, its mean ``loss`` so far, and the current ``lr``."""
+    """Where an epoch stands: ``epoch`` (from 1), ``steps`` made, its mean ``loss`` so far, and the current ``lr``."""
 
     epoch: int
     steps: int

@@ -61,7 +61,7 @@ def autocast_dtype(precision: str | int) -> torch.dtype | None:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Within this block torch uses deterministic algorithms only, and raises where there is none; after it, as before."""
+    """Within this block torch uses deterministic algorithms only, and raises where there is none."""
     if not wanted:
         yield
         return

@@ -62,7 +62,7 @@ def evaluate(
     *,
     device: torch.device,
     objective: Callable[[Any, Any], Tensor] | None = None,
-    metrics: Callable[[Any], MetricLike | None] = lambda outputs: None,
+    metrics: Callable[[Any], MetricLike | None] = lambda _: None,
     to_preds: Callable[[Any, Any], tuple[Tensor, Tensor]] = lambda outputs, targets: (outputs, targets),
     autocast: torch.dtype | None = None,
 ) -> dict[str, float]:

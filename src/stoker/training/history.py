@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 __all__ = ["History", "Row", "StopReason", "history_csv"]
 
 Row: TypeAlias = dict[str, float]
-"""``epoch`` (from 1), ``step`` (updates so far), ``lr``, ``train_loss``, and ``valid_…`` where there is a validation split."""
+"""``epoch`` (from 1), ``step`` (updates so far), ``lr``, ``train_loss``, and ``valid_…`` if there is such a split."""
 
 StopReason: TypeAlias = Literal["finished", "patience", "interrupted", "non-finite", "running"]
 

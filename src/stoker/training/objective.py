@@ -62,7 +62,7 @@ class MeanCrossEntropy(nn.Module):
 
 
 class OnScaledTarget(nn.Module):
-    """A regression criterion in units of the target's standard deviation, for a model that predicts in the target's own.
+    """A regression criterion in units of the target's standard deviation, for a model that predicts in its own.
 
     ``criterion((outputs − mean)/std, (targets − mean)/std)``: the learning rate then does not depend on whether prices
     are in euros or in millions, and predictions need no undoing.
@@ -102,7 +102,7 @@ def build_criterion(
     """A criterion by name.
 
     Args:
-        name: ``"auto"`` (mean squared error for regression, cross-entropy for classes) or a name out of :data:`CRITERIA`.
+        name: ``"auto"`` (mean squared error for regression, cross-entropy for classes) or one of :data:`CRITERIA`.
         task: What it is for.
         class_weights: One weight per class; for cross-entropy.
         label_smoothing: For cross-entropy.

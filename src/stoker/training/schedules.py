@@ -37,8 +37,8 @@ class Schedule:
 
     Attributes:
         scheduler: One of torch's.
-        interval: ``"step"``: after each update. ``"epoch"``: after each epoch. ``"plateau"``: after each epoch, told the
-            monitored value.
+        interval: ``"step"``: after each update. ``"epoch"``: after each epoch. ``"plateau"``: after each epoch, told
+            the monitored value.
     """
 
     scheduler: LRScheduler
@@ -101,7 +101,7 @@ SCHEDULES: dict[str, _Plan] = {
         {"factor": 0.1, "patience": 5, "min_lr": 0.0, "threshold": 1e-4},
     ),
 }
-"""The named schedules, with their settings' defaults. ``warmup`` is a fraction of all steps, ``floor`` one of the rate."""
+"""The named schedules, with their settings' defaults; ``warmup`` is a fraction of all steps, ``floor`` of the rate."""
 
 
 def build_schedule(

@@ -61,7 +61,8 @@ class Trainer:
     module is in the mode (training or evaluation) in which it was before.
 
     Args:
-        model: Called as ``model(x)``, ``model(*inputs)`` for a tuple, ``model(**inputs)`` for a dict. Moved to ``device``.
+        model: Called as ``model(x)``, ``model(*inputs)`` for a tuple, ``model(**inputs)`` for a dict.
+            Moved to ``device``.
         criterion: ``(outputs, targets)`` to the loss, a mean over the batch's samples; or the name of one
             (:data:`stoker.training.objective.CRITERIA`).
         optimizer: A name (``"adamw"``), a class, a function from parameters to an optimizer, or an optimizer.
@@ -69,7 +70,7 @@ class Trainer:
         momentum: For optimizers that have it.
         weight_decay: For optimizers that have it.
         optimizer_settings: Its further arguments, such as ``{"nesterov": True}``.
-        schedule: A name (``"cosine"``, ``"one-cycle"``, …; :data:`stoker.training.schedules.SCHEDULES`), or a function from
+        schedule: A name (``"cosine"``, ``"one-cycle"``, …; see :mod:`stoker.training.schedules`), or a function from
             the optimizer to one of torch's schedulers. Made anew for each call to ``fit``.
         schedule_settings: A named schedule's settings, such as ``{"warmup": 0.1}``.
         clip_norm: The gradients' largest total 2-norm.
@@ -422,7 +423,7 @@ def _non_finite(epoch: int, outcome: EpochOutcome, history: History) -> NonFinit
         f"epoch {epoch}, step {(outcome.bad_step or 0) + 1}",
         "the loss must be finite",
         outcome.bad_loss,
-        f"The model was given back {kept}. Try a lower learning rate, clip_norm=1.0, or look for extreme values in the data.",
+        f"The model was given back {kept}. Try a lower learning rate or clip_norm=1.0, or look for extreme values.",
     )
     error.history = history
     return error

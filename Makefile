@@ -35,8 +35,8 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench-eager: $(VENV)/.installed
-	$(VENV)/bin/python benchmarks/eager.py
+bench-eager: $(LATEST)/.installed
+	$(LATEST)/bin/python benchmarks/eager.py
 
 clean:
 	rm -rf $(VENV) $(LATEST) build dist src/*.egg-info

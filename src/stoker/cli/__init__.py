@@ -15,7 +15,7 @@ def main() -> None:
     from stoker.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
-        # An output that is not UTF-8 must not stop a training for the sake of a ✓; in UTF-8 file names keep their bytes.
+        # What cannot be said in the output's encoding must not end a training; in UTF-8, file names keep their bytes.
         encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if encoding == "utf8" else "replace")

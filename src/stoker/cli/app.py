@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -11,6 +11,9 @@ import stoker
 from stoker._version import __version__
 from stoker.cli import failures, options
 from stoker.cli.options import listed
+
+if TYPE_CHECKING:
+    from stoker.data.dataset import Task
 
 __all__ = ["app"]
 
@@ -53,11 +56,14 @@ def stoker_command(
 @app.command(
     cls=Command,
     help="Train a network on a table or a set of images, and measure it.\n\n"
-    "SOURCE is a file (CSV, TSV, JSON lines, Parquet, Arrow), a folder with a sub-folder of images for each class, or a "
-    "named data set: digits, iris, wine, breast-cancer, diabetes, california-housing, covertype, mnist, fashion-mnist.\n\n"
-    "COLUMNS, WIDTHS, WEIGHTS and NAMES have commas between. Ctrl-C ends the training and keeps what is trained.",
-    epilog="Whatever has no option of its own has a name for --set: training.min_delta=0.01, model.channels=[8,16], "
-    "data.ignore=['a name, with a comma'].",
+    "SOURCE is a file (CSV, TSV, JSON lines, Parquet, Arrow), a folder with a sub-folder of images for each class, or "
+    "a named data set: digits, iris, wine, breast-cancer, diabetes, california-housing, covertype, mnist, "
+    "fashion-mnist.\n\n"
+    "COLUMNS, WIDTHS, WEIGHTS and NAMES have commas between. What stands in brackets is the default. Ctrl-C ends the "
+    "training and keeps what is trained.",
+    epilog="Every other setting is reached by its name:\n\n"
+    "  --set training.min_delta=0.01\n\n"
+    "  --set 'data.ignore=[\"a column, with a comma\"]'",
 )
 def fit(
     source: options.Source,
@@ -164,7 +170,7 @@ def evaluate(run: options.RunPath, source: options.OtherSource = None, json: opt
     if json:
         show.metrics_json(metrics)
     else:
-        show.metrics_of({"test" if source is None else "value": metrics})
+        show.metrics_of(metrics)
 
 
 @app.command(cls=Command)
@@ -196,18 +202,20 @@ def inspect(
     categorical: options.Categorical = None,
     datetime: options.Datetime = None,
     ignore: options.Ignore = None,
+    skip_bad: options.SkipBad = None,
 ) -> None:
-    """Show what a source holds, and what each column would be taken as, and why."""
+    """Show what a source holds: what each column is taken as, and why."""
     from stoker.cli import show
 
     inspection = stoker.inspect(
         source,
         target=target,
-        task=task,
+        task=cast("Task | None", task),  # whether it is one is seen to there
         numeric=listed(numeric) or (),
         categorical=listed(categorical) or (),
         datetime=listed(datetime) or (),
         ignore=listed(ignore) or (),
+        skip_bad=bool(skip_bad),
     )
     show.inspection(inspection)
 

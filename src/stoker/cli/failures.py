@@ -22,10 +22,9 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn what a command raises into a line on stderr and an exit code.
+    """Turn what a command raises into a line on stderr and ``typer.Exit`` with a code.
 
-    Raises:
-        typer.Exit: Something was raised. With ``STOKER_DEBUG=1`` in the environment its traceback is shown as well.
+    With ``STOKER_DEBUG=1`` in the environment the traceback is shown as well.
     """
     try:
         yield
@@ -51,7 +50,7 @@ def reported() -> Iterator[None]:
 
 
 def say(prefix: str, text: str, style: str) -> None:
-    """A line on stderr, ``prefix: text``; whatever its length it stays one line, which a terminal may wrap."""
+    """Print a line on stderr, ``prefix: text``; whatever its length it stays one, which a terminal may wrap."""
     from rich.text import Text
 
     from stoker.cli.show import console, printable

@@ -1,7 +1,7 @@
 """The arguments and options of the commands: how each is written, read and explained.
 
-Defaults live in :mod:`stoker.jobs.config`, which is not imported here for the sake of a quick ``--help``: an option that
-is not given is ``None``. Where a help text names a default or the valid names, a test compares them with the truth.
+Defaults live in :mod:`stoker.jobs.config`, which is not imported here for the sake of a quick ``--help``: an option
+that is not given is ``None``. The defaults and names in the help texts are compared with the truth by a test.
 """
 
 from __future__ import annotations
@@ -63,64 +63,64 @@ def _flag(help: str, panel: str | None, *names: str) -> Any:  # noqa: A002
     return typer.Option(*names, help=help, rich_help_panel=panel, metavar=" ", show_default=False)
 
 
-Source = Annotated[str, _argument("A file, an image folder, or a named data set.", "SOURCE")]
-OtherSource = Annotated[
-    str | None, _argument("Data of the same columns (default: the run's own test split).", "[SOURCE]")
-]
-NewSource = Annotated[str, _argument("Data of the same columns; the target may be missing.", "SOURCE")]
+Source = Annotated[str, _argument("A file, a folder or a named data set.", "SOURCE")]
+OtherSource = Annotated[str | None, _argument("Data of the same columns (its own test split).", "SOURCE")]
+NewSource = Annotated[str, _argument("Data of the same columns, target or not.", "SOURCE")]
 RunPath = Annotated[Path, _argument("The directory of a run.", "RUN")]
 
 # What the data are.
 Target = Annotated[str | None, _option("What to predict; named data sets know theirs.", DATA, "COLUMN")]
-Task = Annotated[str | None, _option("regression, binary, multiclass; else guessed.", DATA, "NAME")]
-Numeric = Annotated[list[str] | None, _option("To take as numbers.", DATA, "COLUMNS")]
-Categorical = Annotated[list[str] | None, _option("To take as categories.", DATA, "COLUMNS")]
-Datetime = Annotated[list[str] | None, _option("To take as points in time.", DATA, "COLUMNS")]
-Ignore = Annotated[list[str] | None, _option("To leave out.", DATA, "COLUMNS")]
-SkipBad = Annotated[bool | None, _flag("Leave unreadable images out instead of stopping.", DATA, "--skip-bad")]
+Task = Annotated[str | None, _option("regression, binary, multiclass (guessed).", DATA, "NAME")]
+Numeric = Annotated[list[str] | None, _option("Columns to take as numbers.", DATA, "COLUMNS")]
+Categorical = Annotated[list[str] | None, _option("Columns to take as categories.", DATA, "COLUMNS")]
+Datetime = Annotated[list[str] | None, _option("Columns to take as points in time.", DATA, "COLUMNS")]
+Ignore = Annotated[list[str] | None, _option("Columns to leave out.", DATA, "COLUMNS")]
+SkipBad = Annotated[bool | None, _flag("Leave unreadable images out, do not stop.", DATA, "--skip-bad")]
 
 # How they are split.
-Valid = Annotated[str | None, _option("To validate on; else rows are held back.", DATA, "SOURCE")]
-Test = Annotated[str | None, _option("To test on; else rows are held back.", DATA, "SOURCE")]
-ValidSize = Annotated[Any, _option("Part or count held back (default 0.2).", DATA, "SIZE", parser=number_or_count)]
-TestSize = Annotated[Any, _option("Part or count held back (default 0.2).", DATA, "SIZE", parser=number_or_count)]
-Group = Annotated[str | None, _option("Rows of equal value here stay in one split.", DATA, "COLUMN")]
+Valid = Annotated[str | None, _option("Data to validate on (rows held back).", DATA, "SOURCE")]
+Test = Annotated[str | None, _option("Data to test on (rows held back).", DATA, "SOURCE")]
+ValidSize = Annotated[
+    Any, _option("Share or number of rows to validate on (0.2).", DATA, "SIZE", parser=number_or_count)
+]
+TestSize = Annotated[Any, _option("Share or number of rows to test on (0.2).", DATA, "SIZE", parser=number_or_count)]
+Group = Annotated[str | None, _option("Rows of the same value stay in one split.", DATA, "COLUMN")]
 Time = Annotated[str | None, _option("Validate and test on the latest rows by this.", DATA, "COLUMN")]
 
 # What is trained.
-Model = Annotated[str | None, _option("linear, mlp (default), cnn (default of images).", MODEL, "NAME")]
+Model = Annotated[str | None, _option("linear, mlp, cnn (mlp; for images cnn).", MODEL, "NAME")]
 Hidden = Annotated[Any, _option("Of the hidden layers, such as 50,40.", MODEL, "WIDTHS", parser=whole_numbers)]
-Activation = Annotated[str | None, _option("relu (default), gelu, silu, tanh and others.", MODEL, "NAME")]
-Dropout = Annotated[float | None, _option("Of the hidden layers' outputs (default 0).", MODEL, "PART")]
+Activation = Annotated[str | None, _option("relu, gelu, silu, tanh and others (relu).", MODEL, "NAME")]
+Dropout = Annotated[float | None, _option("Share of hidden outputs to drop (0).", MODEL, "SHARE")]
 
 # How.
-Epochs = Annotated[int | None, _option("Passes over the training data (default 20).", TRAINING, "COUNT")]
-BatchSize = Annotated[int | None, _option("Rows to a step (default 32).", TRAINING, "COUNT")]
-Optimizer = Annotated[str | None, _option("sgd, adam, adamw (default), any of torch's.", TRAINING, "NAME")]
-LearningRate = Annotated[float | None, _option("Learning rate (default: the optimizer's).", TRAINING, "RATE", "--lr")]
+Epochs = Annotated[int | None, _option("Passes over the training data (20).", TRAINING, "COUNT")]
+BatchSize = Annotated[int | None, _option("Rows in a step (32).", TRAINING, "COUNT")]
+Optimizer = Annotated[str | None, _option("sgd, adam, any other of torch's (adamw).", TRAINING, "NAME")]
+LearningRate = Annotated[float | None, _option("Learning rate (the optimizer's own).", TRAINING, "RATE", "--lr")]
 Momentum = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
 WeightDecay = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
 Schedule = Annotated[
     str | None,
-    _option("constant (default), cosine, linear, one-cycle, exponential, step, plateau.", TRAINING, "NAME"),
+    _option("constant, cosine, linear, one-cycle, exponential, step, plateau (constant).", TRAINING, "NAME"),
 ]
-Loss = Annotated[str | None, _option("mse, mae, huber, cross-entropy (default: the task's).", TRAINING, "NAME")]
+Loss = Annotated[str | None, _option("mse, mae, huber, cross-entropy (the task's).", TRAINING, "NAME")]
 ClassWeights = Annotated[Any, _option("balanced, or one for each class: 1,2.5.", TRAINING, "WEIGHTS", parser=weights)]
-LabelSmoothing = Annotated[float | None, _option("Of a label, to all classes (default 0).", TRAINING, "PART")]
-ClipNorm = Annotated[float | None, _option("The largest norm of the gradients.", TRAINING, "NORM")]
-Patience = Annotated[int | None, _option("Epochs without a gain after which to stop.", TRAINING, "COUNT")]
-Monitor = Annotated[str | None, _option("Where to look for gains (default valid_loss).", TRAINING, "NAME")]
+LabelSmoothing = Annotated[float | None, _option("Share of a label to spread over all (0).", TRAINING, "SHARE")]
+ClipNorm = Annotated[float | None, _option("Largest norm of the gradients.", TRAINING, "NORM")]
+Patience = Annotated[int | None, _option("Stop after so many epochs without a gain.", TRAINING, "COUNT")]
+Monitor = Annotated[str | None, _option("Where a gain is looked for (valid_loss).", TRAINING, "NAME")]
 Metrics = Annotated[list[str] | None, _option("What to measure, such as accuracy,f1.", TRAINING, "NAMES")]
 
 # Where, and whereto.
-Seed = Annotated[int | None, _option("Of all that is random (default 0).", RUN, "NUMBER")]
-Device = Annotated[str | None, _option("auto (default), cpu, cuda, cuda:1, mps, xpu.", RUN, "NAME")]
-Precision = Annotated[str | None, _option("32 (default) or bf16.", RUN, "NAME")]
+Seed = Annotated[int | None, _option("Of all that is random (0).", RUN, "NUMBER")]
+Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:1, mps, xpu (auto).", RUN, "NAME")]
+Precision = Annotated[str | None, _option("32 or bf16 (32).", RUN, "NAME")]
 Deterministic = Annotated[bool | None, _flag("Use deterministic algorithms only.", RUN, "--deterministic")]
-Out = Annotated[Path | None, _option("The new run's directory (default: in runs/).", RUN, "DIR")]
-Config = Annotated[Path | None, _option("Settings in TOML; options count more.", RUN, "FILE")]
-Assignments = Annotated[list[str] | None, _option("Any setting there is; may be repeated.", RUN, "NAME=VALUE", "--set")]
-Quiet = Annotated[bool, _flag("Print the run's path and errors, no more.", RUN, "--quiet", "-q")]
+Out = Annotated[Path | None, _option("A new directory (runs/NAME-TIME).", RUN, "DIR")]
+Config = Annotated[Path | None, _option("Settings in TOML; options override them.", RUN, "FILE")]
+Assignments = Annotated[list[str] | None, _option("Any setting; may be repeated.", RUN, "A.B=C", "--set")]
+Quiet = Annotated[bool, _flag("Print the run's path and errors only.", RUN, "--quiet", "-q")]
 
 # What is shown.
 Json = Annotated[bool, _flag("Print JSON instead of a table.", None, "--json")]
@@ -128,5 +128,5 @@ Proba = Annotated[bool, _flag("Add the probability of each class.", None, "--pro
 TopK = Annotated[int | None, _option("Add the K most probable classes.", None, "K", "--top-k")]
 Output = Annotated[
     Path | None,
-    _option("A new .csv, .parquet or .jsonl (default: CSV to stdout).", None, "FILE", "--output", "-o"),
+    _option("A new .csv, .parquet or .jsonl (CSV to stdout).", None, "FILE", "--output", "-o"),
 ]

@@ -21,7 +21,7 @@ from stoker.data.schema import Column, Schema
 from stoker.data.tasks import sort_classes
 from stoker.errors import ConfigError, EncodingError, InputTypeError, SchemaError, suggest
 
-__all__ = ["CODE", "MISSING", "UNKNOWN", "CategoricalColumn", "Columns", "NumericColumn", "Part"]
+__all__ = ["MISSING", "UNKNOWN", "CategoricalColumn", "Columns", "NumericColumn", "Part"]
 
 UNKNOWN, MISSING = 0, 1
 """The codes of a category that is not in the vocabulary, and of no category; the vocabulary's begin at 2."""
@@ -137,7 +137,7 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns that :meth:`read` needs."""
-        return tuple(column.name for column in (*self.numeric, *self.categorical))
+        return (*(column.name for column in self.numeric), *(column.name for column in self.categorical))
 
     @property
     def numeric_names(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
+    from matplotlib.transforms import Transform
 
 __all__ = ["BLUE", "GRID", "INK", "METRIC_COLOURS", "MUTED", "VERMILLION", "Lettering", "as_array", "dress", "new_figure", "number", "text", "write_png"]  # fmt: skip
 
@@ -94,14 +95,17 @@ def as_array(values: Any) -> np.ndarray[Any, Any]:
 
 
 def number(value: float) -> str:
-    """A number with three digits that mean something: ``0.972``, ``12,300``, ``1.2e-05``."""
+    """A number with about three digits that mean something: ``0.972``, ``12,300``, ``1.2e-05``."""
+    size = abs(value)
     if value == 0 or not np.isfinite(value):
-        return f"{value:g}"
-    if abs(value) >= 100_000_000 or abs(value) < 0.0005:
-        return f"{value:.2e}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
+        shown = f"{value:g}"
+    elif size >= 1e8 or size < 1e-4:
+        shown = f"{value:.1e}"
+    elif size >= 1000:
+        shown = f"{value:,.0f}"
+    else:
+        shown = f"{value:.3f}" if 0.0995 <= size < 0.9995 else f"{value:.3g}"
+    return shown.replace("-", "−") if value < 0 else shown
 
 
 def text(owner: Axes | Figure, x: float, y: float, content: str, **style: Any) -> Text:
@@ -120,12 +124,39 @@ def text(owner: Axes | Figure, x: float, y: float, content: str, **style: Any) -
     return owner.text(x, y, content, **style)
 
 
-def dress(axes: Axes, title: str = "", *, grid: str = "y") -> None:
+def width_of(figure: Figure, content: str, **style: Any) -> float:
+    """How wide a text will be.
+
+    Args:
+        figure: Any; it is left as it was.
+        content: What.
+        style: As for :func:`text`.
+
+    Returns:
+        Inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    probe = text(figure, 0, 0, content, **style)
+    inches = probe.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi
+    probe.remove()
+    return float(inches)
+
+
+def shifted(axes: Axes, right: float, up: float) -> Transform:
+    """The axes' own coordinates, moved by so many points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transAxes + ScaledTranslation(right / 72, up / 72, axes.figure.dpi_scale_trans)
+
+
+def dress(axes: Axes, title: str = "", *, grid: str = "y", fonts: Sequence[str] = (BASE_FONT,)) -> None:
     """Give axes the house's look: two thin spines, quiet ticks, a faint grid, a title at the left.
 
     Args:
         axes: Which.
         title: Above them, in bold.
+        fonts: The families for the title.
         grid: ``"x"``, ``"y"``, ``"both"`` or empty.
     """
     axes.set_facecolor("white")
@@ -142,13 +173,17 @@ def dress(axes: Axes, title: str = "", *, grid: str = "y") -> None:
     if grid:
         axes.grid(visible=True, which="major", axis=grid, color=GRID, linewidth=0.8, linestyle="-", alpha=1)  # type: ignore[arg-type]
     if title:
-        text(axes, 0, 1, title, transform=_above(axes, 6), fontsize=10, fontweight="bold", va="bottom")
-
-
-def _above(axes: Axes, points: float) -> Any:
-    from matplotlib.transforms import ScaledTranslation
-
-    return axes.transAxes + ScaledTranslation(0, points / 72, axes.figure.dpi_scale_trans)
+        text(
+            axes,
+            0,
+            1,
+            title,
+            transform=shifted(axes, 0, 6),
+            fontsize=10,
+            fontweight="bold",
+            va="bottom",
+            fontfamily=list(fonts),
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stoker.errors import DataError
-from stoker.report.canvas import BLUE, INK, METRIC_COLOURS, MUTED, VERMILLION, Lettering, dress, new_figure, number, text, write_png  # fmt: skip
+from stoker.errors import DataError, UnknownNameError
+from stoker.metrics.registry import direction
+from stoker.report.canvas import (
+    BLUE,
+    INK,
+    METRIC_COLOURS,
+    MUTED,
+    VERMILLION,
+    Lettering,
+    dress,
+    new_figure,
+    number,
+    shifted,
+    text,
+    width_of,
+    write_png,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["learning_curves"]
 
-# Metrics in the target's unit, and the squared one, which belongs to no other.
-_ERRORS = ("rmse", "mae")
+_ERRORS = ("rmse", "mae")  # both in the target's unit; the squared error is in that of no other metric
+_SPELT = {"mse": "MSE", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1", "auroc": "AUROC"}
 _MOST_PANELS = 8
 _MOST_LINES = 6
+_FONT = 9
 
 
 @dataclass(frozen=True)
@@ -36,13 +54,19 @@ class _Line:
         index = max(0, int(np.searchsorted(self.epochs, epoch, side="right")) - 1)
         return float(self.epochs[index]), float(self.values[index])
 
+    def label(self, epoch: float) -> tuple[str, list[str]]:
+        """The line's name with its value at that epoch, and the fonts to write it with."""
+        lettering = Lettering.of([self.name], 22)
+        return f"{lettering.names[0]} {number(self.at(epoch)[1])}".strip(), lettering.fonts
+
 
 @dataclass(frozen=True)
 class _Panel:
     title: str
     lines: list[_Line]
     log: bool = False
-    unit: bool = False
+    loss: bool = False
+    least: float = 0.0  # the smallest range to show
 
 
 def learning_curves(
@@ -77,45 +101,52 @@ def learning_curves(
         raise DataError(f"history, row {row}", "must have a number as its epoch", repr(history[row].get("epoch")))
     order = np.argsort(epochs, kind="stable")
     history, epochs = [history[index] for index in order], epochs[order]
-    loss = _loss_panel(history, epochs)
+    main = _loss_panel(history, epochs)
     panels = [*_metric_panels(history, epochs), *_rate_panel(history, epochs)]
     left_out = max(0, len(panels) - _MOST_PANELS)
     panels = panels[:_MOST_PANELS]
     dot = float(epochs[-1] if best_epoch is None else best_epoch)
 
-    rows = 0 if not panels else min(len(panels), 3 if len(panels) % 2 else 2)
-    columns = math.ceil(len(panels) / rows) if panels else 0
-    height = 4.6 if rows < 3 else 5.4
-    top = 0.98 if title else 0.68
-    figure = new_figure(7.4 + 4.1 * columns, height)
-    width, height = figure.get_size_inches()
+    # All in inches from here on, from the left and from the bottom.
+    figure = new_figure(1, 1)
+    rows = min(len(panels), 3 if len(panels) in (3, 5, 6) else 2)
+    columns = [panels[start : start + rows] for start in range(0, len(panels), rows)] if rows else []
+    height = 5.2 if rows == 3 else 4.5
+    top, bottom, gap = 0.95 if title else 0.68, 0.5, 0.58
+    edge = 0.6 + 5.4
+    places = [(main, 0.6, 5.4, bottom, height - top - bottom)]
+    edge += _label_width(figure, [main], dot)
+    for column in columns:
+        left = edge + 0.75
+        tall = (height - top - bottom - gap * (rows - 1)) / rows
+        for row, panel in enumerate(column):
+            places.append((panel, left, 2.5, bottom + (rows - 1 - row) * (tall + gap), tall))
+        edge = left + 2.5 + _label_width(figure, column, dot)
+    width = edge + 0.25
+    figure.set_size_inches(width, height)
+    for panel, left, wide, low, tall in places:
+        axes = figure.add_axes((left / width, low / height, wide / width, tall / height))
+        _draw(axes, panel, epochs, dot, best=best_epoch is not None and len(epochs) > 1)
 
-    def place(left: float, bottom: float, wide: float, tall: float) -> Axes:
-        return figure.add_axes((left / width, bottom / height, wide / width, tall / height))
-
-    body = height - top - 0.55
-    _draw(place(0.6, 0.55, 5.6, body), loss, epochs, dot, best=best_epoch is not None, bottom=True)
-    gap = 0.62
-    for index, panel in enumerate(panels):
-        column, row = divmod(index, rows)
-        tall = (body - gap * (rows - 1)) / rows
-        axes = place(7.85 + 4.1 * column, 0.55 + (rows - 1 - row) * (tall + gap), 2.4, tall)
-        last = row == rows - 1 or index == len(panels) - 1
-        _draw(axes, panel, epochs, dot, best=best_epoch is not None, bottom=last)
-    count = f"{epochs[-1]:,.0f}"
-    says = (
-        f"Numbers and dots: the last epoch, {count}"
-        if best_epoch is None
-        else f"Numbers and dots: the best epoch, {best_epoch:,} of {count}"
-    )
-    text(figure, 0.22 / width, 1 - (0.46 if title else 0.2) / height, says, fontsize=9, color=MUTED, va="top")
-    if title:
-        heading = Lettering.of([title], 120)
-        text(figure, 0.22 / width, 1 - 0.2 / height, heading.names[0], fontsize=12.5, fontweight="bold", va="top",
-             fontfamily=heading.fonts)  # fmt: skip
-    if left_out:
-        text(figure, 1 - 0.15 / width, 0.08 / height, f"{left_out} more in the history", fontsize=8, color=MUTED, ha="right")  # fmt: skip
+    heading = Lettering.of([title], 100)
+    text(figure, 0.2 / width, 1 - 0.17 / height, heading.names[0] if title else "", fontsize=12.5, fontweight="bold",
+         va="top", fontfamily=heading.fonts)  # fmt: skip
+    says = _says(epochs, best_epoch) + (f"; {left_out} more metrics are in the history" if left_out else "")
+    text(figure, 0.2 / width, 1 - (0.45 if title else 0.17) / height, says, color=MUTED, va="top")
     return write_png(figure, path)
+
+
+def _says(epochs: np.ndarray[Any, Any], best_epoch: int | None) -> str:
+    if len(epochs) == 1:
+        return f"Epoch {epochs[0]:,.0f}, the only one"
+    if best_epoch is None:
+        return f"Dots and numbers: the last epoch, {epochs[-1]:,.0f}"
+    return f"Dots and numbers: the best epoch, {best_epoch:,} of {epochs[-1]:,.0f}"
+
+
+def _label_width(figure: Figure, panels: list[_Panel], dot: float) -> float:
+    labels = [line.label(dot) for panel in panels for line in panel.lines]
+    return 0.12 + max(width_of(figure, label, fontsize=_FONT, fontfamily=fonts) for label, fonts in labels)
 
 
 def _column(history: Sequence[Mapping[str, float]], name: str) -> np.ndarray[Any, Any]:
@@ -136,81 +167,86 @@ def _loss_panel(history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, 
     ]
     if not lines:
         raise DataError("history", "must have a finite train_loss or valid_loss", "none")
-    values = np.concatenate([line.values for line in lines])
-    log = bool(values.min() > 0 and values.max() / values.min() > 10)
-    return _Panel("Loss, on a log scale" if log else "Loss", lines, log)
-
-
-def _metric_panels(history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, Any]) -> list[_Panel]:
-    keys = dict.fromkeys(key for row in history for key in row if key.startswith("valid_") and key != "valid_loss")
-    loss = _column(history, "valid_loss")
-    shares: list[str] = []
-    errors: list[str] = []
-    others: list[str] = []
-    for key in keys:
-        values = _column(history, key)
-        finite = values[np.isfinite(values)]
-        if not len(finite) or np.allclose(values, loss, rtol=1e-5, atol=0, equal_nan=True):
-            continue
-        name = key.removeprefix("valid_")
-        if name in _ERRORS:
-            errors.append(key)
-        elif 0 <= finite.min() and finite.max() <= 1 and not _is_an_error(name):
-            shares.append(key)
-        else:
-            others.append(key)
-    grouped = [(keys, True) for keys in _chunks(shares)] + [(keys, False) for keys in _chunks(errors)]
-    grouped += [([key], False) for key in others]
-    panels = []
-    for keys_of_panel, unit in grouped:
-        names = Lettering.of((key.removeprefix("valid_").replace("_", " ") for key in keys_of_panel), 22).names
-        lines = [
-            line
-            for key, name, colour in zip(keys_of_panel, names, METRIC_COLOURS, strict=False)
-            for line in _line(history, epochs, key, name, colour)
-        ]
-        heading = "Validation metrics" if len(lines) > 1 else f"Validation {lines[0].name}"
-        panels.append(_Panel(heading, lines, unit=unit))
-    return panels
-
-
-def _is_an_error(name: str) -> bool:
-    from stoker.errors import UnknownNameError
-    from stoker.metrics.registry import direction
-
-    try:
-        return direction(name) == "min"
-    except UnknownNameError:
-        return False
-
-
-def _chunks(keys: list[str]) -> list[list[str]]:
-    return [keys[start : start + _MOST_LINES] for start in range(0, len(keys), _MOST_LINES)]
+    log = _spans_a_decade(lines)
+    return _Panel("Loss, on a log scale" if log else "Loss", lines, log, loss=True)
 
 
 def _rate_panel(history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, Any]) -> list[_Panel]:
     lines = _line(history, epochs, "lr", "", MUTED)
     if not lines or np.ptp(lines[0].values) == 0:
         return []
-    values = lines[0].values
-    log = bool(values.min() > 0 and values.max() / values.min() > 10)
+    log = _spans_a_decade(lines)
     return [_Panel("Learning rate, on a log scale" if log else "Learning rate", lines, log)]
 
 
-def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *, best: bool, bottom: bool) -> None:
+def _spans_a_decade(lines: list[_Line]) -> bool:
+    values = np.concatenate([line.values for line in lines])
+    return bool(values.min() > 0 and values.max() / values.min() > 10)
+
+
+def _metric_panels(history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, Any]) -> list[_Panel]:
+    """The metrics on the validation split: shares of one together, errors in one unit together, each other alone."""
+    loss = _column(history, "valid_loss")
+    shares: list[str] = []
+    errors: list[str] = []
+    others: list[list[str]] = []
+    for key in dict.fromkeys(key for row in history for key in row if key.startswith("valid_")):
+        values, name = _column(history, key), key.removeprefix("valid_")
+        finite = values[np.isfinite(values)]
+        if name == "loss" or not len(finite) or np.allclose(values, loss, rtol=1e-5, atol=0, equal_nan=True):
+            continue
+        if name in _ERRORS:
+            errors.append(name)
+        elif finite.min() >= 0 and finite.max() <= 1 and _larger_is_better(name):
+            shares.append(name)
+        else:
+            others.append([name])
+    groups = [("scores", 0.02, names) for names in _chunks(shares)]
+    groups += [("errors", 0.0, names) for names in _chunks(errors)]
+    groups += [("", 0.0, names) for names in others]
+    panels = []
+    for heading, least, names in groups:
+        lines = [
+            line
+            for name, colour in zip(names, METRIC_COLOURS, strict=False)
+            for line in _line(history, epochs, f"valid_{name}", _spelt(name) if len(names) > 1 else "", colour)
+        ]
+        panels.append(_Panel(f"Validation {heading if len(names) > 1 else _spelt(names[0])}", lines, least=least))
+    return panels
+
+
+def _larger_is_better(name: str) -> bool:
+    try:
+        return direction(name) == "max"
+    except UnknownNameError:  # the user's own; a share as likely as not
+        return True
+
+
+def _spelt(name: str) -> str:
+    return _SPELT.get(name) or re.sub(r"^top(\d+) ", r"top-\1 ", name.replace("_", " "))
+
+
+def _chunks(names: list[str]) -> list[list[str]]:
+    return [names[start : start + _MOST_LINES] for start in range(0, len(names), _MOST_LINES)]
+
+
+def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *, best: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    dress(axes, panel.title)
+    title = Lettering.of([panel.title], 40)
+    dress(axes, title.names[0], fonts=title.fonts)
     if panel.log:
         axes.set_yscale("log")
     for line in panel.lines:
-        few = len(line.epochs) <= 12
         axes.plot(
-            line.epochs, line.values, color=line.colour, linewidth=1.8, linestyle="-", marker="o" if few else "",
-            markersize=3.6, markeredgewidth=0, solid_capstyle="round", solid_joinstyle="round",
+            line.epochs, line.values, color=line.colour, linestyle="-", linewidth=1.8 if len(epochs) <= 100 else 1.2,
+            marker="o" if len(line.epochs) <= 12 else "", markersize=3.6, markeredgewidth=0,
+            solid_capstyle="round", solid_joinstyle="round",
         )  # fmt: skip
     _limit(axes, panel, epochs)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=8 if panel.loss else 5, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -218,10 +254,8 @@ def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0), numticks=9))
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=7 if axes.bbox.height > 400 else 4))
-    axes.tick_params(labelbottom=bottom)
-    if bottom:
-        text(axes, 1, 0, "epoch", transform=_below(axes), color=MUTED, fontsize=8.5, ha="right", va="top")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=7 if axes.bbox.height > 400 else 4, steps=[1, 2, 2.5, 5, 10]))
+    text(axes, 1, 0, "epoch", transform=shifted(axes, 7, -4), color=MUTED, fontsize=8.5, va="top")
     if best:
         axes.axvline(dot, color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.55, zorder=1)
     _label(axes, panel.lines, dot)
@@ -234,73 +268,73 @@ def _limit(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any]) -> None:
     values = np.concatenate([line.values for line in panel.lines])
     low, high = float(values.min()), float(values.max())
     if panel.log:
-        room = (high / low) ** 0.06 if high > low else 2.0
+        room = (high / low) ** 0.06
         axes.set_ylim(low / room, high * room)
         return
     outside = 0
-    if not panel.title.startswith("Loss") and len(values) >= 10:
+    if not panel.loss:
         # A bad start (R² of -500 in the first epoch) would leave the rest a flat line.
-        tenth, ninetieth = np.quantile(values, [0.1, 0.9])
-        reach = 3 * (ninetieth - tenth)
-        if reach > 0:
-            low, high = max(low, float(tenth - reach)), min(high, float(ninetieth + reach))
+        lower, upper = np.quantile(values, [0.25, 0.75])
+        reach = 6 * float(upper - lower)
+        inner = max(low, lower - reach), min(high, upper + reach)
+        if reach and high - low > 5 * (inner[1] - inner[0]):
+            low, high = inner
             outside = int(((values < low) | (values > high)).sum())
-    # lines that hardly move should look so
-    least = 0.01 if panel.unit else 1e-3 * max(abs(low), abs(high)) or 1.0
+    # What hardly moves should look so, and a single epoch has no range of its own.
+    least = max(panel.least, (0.25 if first == last else 1e-3) * max(abs(low), abs(high))) or 1.0
     lack = max(0.0, least - (high - low)) / 2
     room = 0.06 * (high - low + 2 * lack)
     axes.set_ylim(low - lack - room, high + lack + room)
     if outside:
-        extreme = number(float(values[np.abs(values - (low + high) / 2).argmax()]))
-        note = f"{outside} off the scale, to {extreme}"
-        text(axes, 0.98, 0.03, note, color=MUTED, fontsize=8, ha="right", va="bottom")
+        farthest = float(values[np.abs(values - (low + high) / 2).argmax()])
+        below = farthest < low
+        note = f"{outside} off the scale, {'down' if below else 'up'} to {number(farthest)}"
+        text(
+            axes,
+            0.96,
+            0.05 if below else 0.95,
+            note,
+            color=MUTED,
+            fontsize=8,
+            ha="right",
+            va="bottom" if below else "top",
+        )
 
 
 def _label(axes: Axes, lines: list[_Line], dot: float) -> None:
     """Name each line at its end, with its value at the dot; names that would touch move apart."""
-    wanted = []
+    ends = []
     for line in lines:
         x, y = line.at(dot)
-        axes.plot([x], [y], marker="o", markersize=6.5, color=line.colour, markeredgecolor="white", markeredgewidth=1.2,
-                  linestyle="", zorder=4, clip_on=False)  # fmt: skip
+        low, high = axes.get_ylim()
+        if low <= y <= high:
+            axes.plot([x], [y], marker="o", markersize=6.5, color=line.colour, markeredgecolor="white",
+                      markeredgewidth=1.2, linestyle="", zorder=4, clip_on=False)  # fmt: skip
         end = axes.transData.transform((line.epochs[-1], line.values[-1]))[1]
-        wanted.append((float(np.clip(end, axes.bbox.y0, axes.bbox.y1)), line, y))
-    spacing = 13.5 / 72 * axes.figure.dpi
-    heights = _apart([height for height, _, _ in wanted], spacing, axes.bbox.y0, axes.bbox.y1)
-    for height, (_, line, value) in zip(heights, wanted, strict=True):
-        y = (height - axes.bbox.y0) / axes.bbox.height
-        name = Lettering.of([line.name], 22)
-        content = f"{name.names[0]} {number(value)}" if line.name else number(value)
-        text(axes, 1, y, content, transform=_beside(axes), color=line.colour, fontsize=9, va="center",
-             fontfamily=name.fonts)  # fmt: skip
+        ends.append(float(np.clip((end - axes.bbox.y0) / axes.bbox.height, 0, 1)))
+    spacing = 1.45 * _FONT / 72 * axes.figure.dpi / axes.bbox.height
+    for line, height in zip(lines, _apart(ends, spacing), strict=True):
+        label, fonts = line.label(dot)
+        text(axes, 1, height, label, transform=shifted(axes, 7, 0), color=line.colour, fontsize=_FONT, va="center",
+             fontfamily=fonts)  # fmt: skip
 
 
-def _apart(heights: list[float], spacing: float, low: float, high: float) -> list[float]:
-    """Move heights as little as need be, so that each is ``spacing`` from the next, and within bounds if they fit."""
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    placed = [heights[index] for index in order]
-    for _ in range(50):
-        for lower in range(len(placed) - 1):
-            overlap = spacing - (placed[lower + 1] - placed[lower])
-            if overlap > 0:
-                placed[lower] -= overlap / 2
-                placed[lower + 1] += overlap / 2
-        if placed and spacing * (len(placed) - 1) <= high - low:
-            placed = [height + max(0.0, low - placed[0]) for height in placed] if placed[0] < low else placed
-            placed = [height - max(0.0, placed[-1] - high) for height in placed] if placed[-1] > high else placed
-    result = [0.0] * len(heights)
-    for index, height in zip(order, placed, strict=True):
-        result[index] = height
-    return result
-
-
-def _beside(axes: Axes) -> Any:
-    from matplotlib.transforms import ScaledTranslation
-
-    return axes.transAxes + ScaledTranslation(7 / 72, 0, axes.figure.dpi_scale_trans)
-
-
-def _below(axes: Axes) -> Any:
-    from matplotlib.transforms import ScaledTranslation
-
-    return axes.transAxes + ScaledTranslation(0, -18 / 72, axes.figure.dpi_scale_trans)
+def _apart(heights: list[float], spacing: float) -> list[float]:
+    """Move heights between 0 and 1 as little as need be for each to be ``spacing`` from the next."""
+    order = np.argsort(heights, kind="stable")
+    placed = np.asarray(heights, dtype=float)[order]
+    if not len(placed):
+        return []
+    # Least squares over sorted heights with a least distance: pool neighbours that overlap around their mean.
+    pools = [[height, 1.0] for height in placed - spacing * np.arange(len(placed))]
+    merged: list[list[float]] = []
+    for pool in pools:
+        merged.append(pool)
+        while len(merged) > 1 and merged[-2][0] > merged[-1][0]:
+            (mean, count), (other, more) = merged[-2:]
+            merged[-2:] = [[(mean * count + other * more) / (count + more), count + more]]
+    level = np.concatenate([np.full(int(count), mean) for mean, count in merged])
+    room = max(0.0, 1 - spacing * (len(placed) - 1))
+    result = np.empty(len(placed))
+    result[order] = np.clip(level, 0, room) + spacing * np.arange(len(placed))
+    return [float(height) for height in result]

@@ -144,19 +144,6 @@ def is_shown(epoch: int, is_best: bool, shown: int, plan: FitPlan) -> bool:
     return regular or (is_best and epoch - shown >= interval / 2)
 
 
-def opening(plan: FitPlan) -> str:
-    """What is about to be trained, in words."""
-
-    def count(number: int, noun: str) -> str:
-        return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-    again = plan.first_epoch > 1
-    which = f"epochs {plan.first_epoch} to {plan.epochs}" if again else count(plan.epochs, "epoch")
-    steps = f" of {count(plan.steps_per_epoch, 'step')}" if plan.steps_per_epoch else ""
-    rows = f" ({count(plan.rows, 'sample')})" if plan.rows else ""
-    return f"training {count(plan.parameters, 'parameter')} on {plan.device} ({plan.engine}): {which}{steps}{rows}"
-
-
 def ending(history: History, plan: FitPlan) -> str:
     """How a training ended, in words."""
     last = int(history.rows[-1]["epoch"]) if history.rows else plan.first_epoch - 1
@@ -243,40 +230,26 @@ def plan_columns(row: Row, plan: FitPlan, width: int, with_lr: bool) -> list[Col
 
 @dataclass
 class Book:
-    """What is known of a training that runs.
-
-    Attributes:
-        plan: What was announced.
-        started: When, by the clock.
-        began: When the current epoch began.
-        finished: How many seconds each finished epoch took.
-        last: The last that was heard.
-        shown: The last epoch that got a row.
-        skipped: The epoch just ended, if it got none.
-    """
+    """What is known of a training that runs; times are seconds of the caller's clock."""
 
     plan: FitPlan
     started: float
-    began: float
-    finished: list[float] = field(default_factory=list)
-    last: EpochProgress | None = None
-    shown: int = 0
-    skipped: Entry | None = None
+    began: float  # when the current epoch began
+    finished: list[float] = field(default_factory=list)  # how long each finished epoch took
+    last: EpochProgress | None = None  # what was heard last
+    shown: int = 0  # the last epoch that got a row
+    skipped: Entry | None = None  # the epoch just ended, if it got none
 
     @property
     def epochs(self) -> int:
-        """How many epochs are not finished."""
+        """How many epochs are not finished, the current one included."""
         return self.plan.epochs - self.plan.first_epoch + 1 - len(self.finished)
 
     @property
-    def steps(self) -> int:
-        """How many steps were made in the current epoch, as far as was heard."""
-        return self.last.steps if self.last is not None else 0
-
-    @property
     def fraction(self) -> float | None:
-        """How much of the current epoch that is, if it is known how many it has."""
-        return min(self.steps / self.plan.steps_per_epoch, 1.0) if self.plan.steps_per_epoch else None
+        """How much of the current epoch is done, if its number of steps is known."""
+        steps = self.last.steps if self.last is not None else 0
+        return min(steps / self.plan.steps_per_epoch, 1.0) if self.plan.steps_per_epoch else None
 
     def end_epoch(self, row: Row, is_best: bool, now: float) -> Entry:
         """Note that an epoch has ended."""
@@ -288,9 +261,9 @@ class Book:
 
     def speed(self, now: float) -> str:
         """Of the current epoch; of the one before, until steps of this one were heard of."""
-        if self.steps or not self.finished:
-            return speed(self.steps, now - self.began, self.plan)
-        return speed(self.plan.steps_per_epoch or 0, self.finished[-1], self.plan)
+        if self.finished and self.last is not None and not self.last.steps:
+            return speed(self.plan.steps_per_epoch or 0, self.finished[-1], self.plan)
+        return speed(self.last.steps if self.last is not None else 0, now - self.began, self.plan)
 
     def left(self, now: float) -> str:
         """How long the training will still take; empty if nothing is known yet."""
@@ -298,35 +271,39 @@ class Book:
         return "" if left is None else f"{clock_time(left)} left"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the live line; the one without text is the bar. The part of the greatest ``rank`` is the first to go."""
-
-    rank: int
-    text: str
-    style: str = ""
+def plain_progress(book: Book, progress: EpochProgress, now: float) -> str:
+    """A point within an epoch as one line: ``epoch 3/20  1200/5000 steps  loss 0.4123  4.12k samples/s  1:20 left``."""
+    total = f"/{book.plan.steps_per_epoch}" if book.plan.steps_per_epoch else ""
+    place = [f"epoch {progress.epoch}/{book.plan.epochs}", f"{progress.steps}{total} steps"]
+    return GAP.join(filter(None, [*place, f"loss {number(progress.loss)}", book.speed(now), book.left(now)]))
 
 
-def live_parts(book: Book, now: float, width: int) -> tuple[list[Part], int]:
+Part: TypeAlias = tuple[int, str, str]
+"""A part of the live line: its rank (of the greatest, the first to go), its text (the bar has none), its style."""
+
+
+def live_parts(book: Book, progress: EpochProgress, now: float, width: int) -> tuple[list[Part], int]:
     """The parts of the live line that fit into ``width`` characters, and the length of its bar."""
     total = str(book.plan.epochs)
-    epoch = book.plan.epochs - book.epochs + 1
-    parts = [Part(0, f"{'epoch ' if width >= 60 else ''}{epoch:>{len(total)}}/{total}", "bold"), Part(3, "")]
-    if book.fraction is None:
-        parts.append(Part(4, f"{book.steps:,} steps"))
-    if book.last is not None:
-        loss = book.last.loss
-        parts.append(Part(1, f"loss {number(loss):<6}", "" if math.isfinite(loss) else "bold red"))
-        parts.append(Part(6, f"lr {number(book.last.lr, trim=True)}"))
-    parts += [Part(5, rate) for rate in [book.speed(now)] if rate]
-    parts.append(Part(7, clock_time(now - book.started)))
-    parts += [Part(2, left) for left in [book.left(now)] if left]
+    label = f"{'epoch ' if width >= 60 else ''}{progress.epoch:>{len(total)}}/{total}"
+    steps = "" if book.plan.steps_per_epoch else f"{progress.steps:,} steps"
+    candidates = (
+        (0, label, "bold"),
+        (4, steps, ""),
+        (1, f"loss {number(progress.loss):<6}", "" if math.isfinite(progress.loss) else "bold red"),
+        (6, f"lr {number(progress.lr, trim=True)}", ""),
+        (5, book.speed(now), ""),
+        (7, clock_time(now - book.started), ""),
+        (2, book.left(now), ""),
+    )
+    parts: list[Part] = [part for part in candidates if part[1]]
+    parts.insert(1, (3, "", ""))
 
     def taken() -> int:
-        return sum(len(part.text) or MIN_BAR for part in parts) + len(GAP) * (len(parts) - 1)
+        return sum(len(text) or MIN_BAR for _, text, _ in parts) + len(GAP) * (len(parts) - 1)
 
     while len(parts) > 1 and taken() > width:
-        parts.remove(max(parts, key=lambda part: part.rank))
+        parts.remove(max(parts))
     return parts, min(MIN_BAR + width - taken(), MAX_BAR)
 
 
@@ -334,30 +311,28 @@ class _Outlet:
     """A stream that falls silent when it breaks."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.stream = stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         self.is_broken = False
 
     def write(self, text: str) -> int:
-        self._attempt(self._stream.write, text.encode(self.encoding, "replace").decode(self.encoding))
+        if not self.is_broken:
+            try:
+                self.stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            except Exception:  # whatever it is, it is not worth a training
+                self.is_broken = True
         return len(text)
 
     def flush(self) -> None:
-        self._attempt(self._stream.flush)
-
-    def _attempt(self, function: Callable[..., object], *arguments: str) -> None:
         if not self.is_broken:
             try:
-                function(*arguments)
-            except Exception:  # whatever it is, it is not worth a training
+                self.stream.flush()
+            except Exception:
                 self.is_broken = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 class _Display(Callback):
-    """What both displays have in common: which rows are shown, and when."""
+    """What both displays have in common: which epochs are shown, and when."""
 
     def __init__(self, out: _Outlet, clock: Callable[[], float]) -> None:
         self._out = out
@@ -367,38 +342,107 @@ class _Display(Callback):
     def on_fit_start(self, plan: FitPlan) -> None:
         now = self._clock()
         self._book = Book(plan, now, now)
-        self._say(opening(plan), "dim")
+        self._open(self._book)
 
     def on_progress(self, progress: EpochProgress) -> None:
         if self._book is not None:
             self._book.last = progress
-            self._tick(self._book, self._clock())
+            self._tick(self._book, progress, self._clock())
 
     def on_epoch_end(self, row: Row, is_best: bool) -> None:
         if (book := self._book) is None:
             return
         now, epoch = self._clock(), int(row["epoch"])
-        entry = book.end_epoch(row, is_best, now)
+        book.skipped = entry = book.end_epoch(row, is_best, now)
         if is_shown(epoch, entry.is_best, book.shown, book.plan) or self._is_due(now):
             book.shown, book.skipped = epoch, None
             self._show(book, entry)
-        else:
-            book.skipped = entry
-        if book.epochs:
-            self._tick(book, now)
+        if book.epochs and book.last is not None:
+            self._tick(book, book.last, now)
 
     def on_fit_end(self, history: History) -> None:
         book, self._book = self._book, None
         if book is not None:
             if book.skipped is not None:
                 self._show(book, book.skipped)
-            self._close(book)
-            self._say(ending(history, book.plan), "bold red" if history.stopped == "non-finite" else "bold")
+            self._close(book, ending(history, book.plan))
 
     def _is_due(self, now: float) -> bool:
         return False
 
-    def _say(self, text: str, style: str) -> None: ...
+    def _open(self, book: Book) -> None: ...
     def _show(self, book: Book, entry: Entry) -> None: ...
-    def _tick(self, book: Book, now: float) -> None: ...
-    def _close(self, book: Book) -> None: ...
+    def _tick(self, book: Book, progress: EpochProgress, now: float) -> None: ...
+    def _close(self, book: Book, words: str) -> None: ...
+
+
+class _PlainProgress(_Display):
+    """A line per shown epoch, and one every ten seconds."""
+
+    def _open(self, book: Book) -> None:
+        self._spoke = book.started
+
+    def _say(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()
+        self._spoke = self._clock()
+
+    def _is_due(self, now: float) -> bool:
+        return now - self._spoke >= LINE_EVERY
+
+    def _show(self, book: Book, entry: Entry) -> None:
+        self._say(plain_row(entry, book.plan))
+
+    def _tick(self, book: Book, progress: EpochProgress, now: float) -> None:
+        if progress.steps and self._is_due(now):
+            self._say(plain_progress(book, progress, now))
+
+    def _close(self, book: Book, words: str) -> None:
+        self._say(words)
+
+
+class _LiveArea:
+    """What is redrawn below the permanent lines: rows that are held back, and the live line."""
+
+    def __init__(self) -> None:
+        self.rows: list[Text] = []
+        self.line: list[RenderableType] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield from self.rows
+        yield from self.line
+
+
+class _RichProgress(_Display):
+    """A table whose rows scroll up as permanent lines, and one live line below it.
+
+    The first row stays in the live area until the second is there: by then it shows whether the learning rate moves,
+    and so whether the table needs a column for it. If it moves only later, the table goes on under a new header.
+    """
+
+    def _open(self, book: Book) -> None:
+        from rich.console import Console
+
+        # While the display is live, what the user's code prints goes through this console, and shall pass unchanged.
+        self._console = Console(
+            file=cast("IO[str]", self._out), force_terminal=True, markup=False, highlight=False, emoji=False, soft_wrap=True
+        )
+        self._area = _LiveArea()
+        self._columns: list[Column] = []
+        self._held: list[Entry] = []
+        self._lrs: set[float] = set()
+        self._due = book.started + LIVE_AFTER
+        self._stop: Callable[[], object] | None = None
+
+    def _show(self, book: Book, entry: Entry) -> None:
+        self._held.append(entry)
+        self._lrs.add(entry.row["lr"])
+        self._area.rows = [] if self._columns or len(self._held) > 1 else self._table(book)
+        if not self._area.rows:
+            self._print_held(book)
+
+    def _print_held(self, book: Book) -> None:
+        for line in self._table(book):
+            self._console.print(line, soft_wrap=False, no_wrap=True, overflow="crop", crop=True)
+        self._held.clear()
+

@@ -1,0 +1,45 @@
+"""Real data for tests: what this machine has; what it lacks is a skip that says why. Nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from stoker.data.dataset import ImageSet, Table
+
+
+def offline(url: str, path: Path) -> None:
+    raise OSError(f"tests use no network: {url} to {path}")
+
+
+@pytest.fixture(scope="session")
+def california() -> Table:
+    """California housing, 20,640 rows, if ``$STOKER_DATA`` has it."""
+    from stoker.data.dataset import Table
+    from stoker.data.sources import load
+    from stoker.errors import SourceNotFoundError
+
+    try:
+        table = load("california-housing", download=offline)
+    except SourceNotFoundError as error:
+        pytest.skip(f"no California housing here: {error.rule}")
+    assert isinstance(table, Table)
+    return table
+
+
+@pytest.fixture(scope="session")
+def fashion() -> ImageSet:
+    """Fashion-MNIST, if ``$STOKER_DATA`` or Debian's dataset-fashion-mnist has it."""
+    from stoker.data.dataset import ImageSet
+    from stoker.data.sources import load
+    from stoker.errors import SourceNotFoundError
+
+    try:
+        images = load("fashion-mnist", download=offline)
+    except SourceNotFoundError as error:
+        pytest.skip(f"no Fashion-MNIST here: {error.rule}")
+    assert isinstance(images, ImageSet)
+    return images

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 __all__ = ["main"]
 
+INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE: what a shell reports of a program whose reader went away
 
 
 def main() -> None:
     """Run ``stoker`` with the arguments it was called with, and exit."""
-    from stoker.cli.app import app
-
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # none where the caller closed it
     for stream in (sys.stdout, sys.stderr):
         # What cannot be said in the output's encoding must not end a training; in UTF-8, file names keep their bytes.
         encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if encoding == "utf8" else "replace")
     try:
+        from stoker.cli.app import app
+
         app(prog_name="stoker")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)  # pressed before a command was begun
     finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again as it ends
+            discard_output()
             sys.exit(PIPE_CLOSED)
+
+
+def discard_output() -> None:
+    """Let the standard output go nowhere, as its reader is gone: Python flushes it once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 import stoker
 from stoker._version import __version__
-from stoker.cli import failures, options
+from stoker.cli import INTERRUPTED, failures, options
 from stoker.cli.options import listed
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def fit(
     else:
         show.fit_summary(run, source)
     if run.stopped == "interrupted":
-        raise typer.Exit(failures.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command(cls=Command)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
-from stoker.cli import PIPE_CLOSED
+from stoker.cli import INTERRUPTED, PIPE_CLOSED, discard_output
 from stoker.errors import StokerError
 
-__all__ = ["FAILED", "INTERNAL", "INTERRUPTED", "reported", "say"]
+__all__ = ["FAILED", "INTERNAL", "reported", "say"]
 
 FAILED = 1
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
-INTERRUPTED = 130  # 128 + SIGINT
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def reported() -> Iterator[None]:
         say("interrupted", "stopped by Ctrl-C before there was a result to keep.", "bold yellow")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
     except Exception as error:
         _trace()
@@ -50,13 +48,18 @@ def reported() -> Iterator[None]:
 
 
 def say(prefix: str, text: str, style: str) -> None:
-    """Print a line on stderr, ``prefix: text``; whatever its length it stays one, which a terminal may wrap."""
+    """Print a line on stderr, ``prefix: text``; however long, it is broken for a terminal only, and between words.
+
+    If nobody reads it any more, that is no reason to stop.
+    """
     from rich.text import Text
 
     from stoker.cli.show import console, printable
 
     line = Text.assemble((f"{prefix}:", style), " ", printable(text))
-    console(stderr=True).print(line, soft_wrap=True)
+    err = console(stderr=True)
+    with suppress(BrokenPipeError):
+        err.print(line, soft_wrap=not err.is_terminal)
 
 
 def _debugging() -> bool:

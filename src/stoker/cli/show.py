@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -34,9 +35,14 @@ __all__ = [
 LISTED_CLASSES = 12
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the program
+
+
 def console(*, stderr: bool = False) -> Console:
     """The standard output or error: colours only on a terminal without ``NO_COLOR``; no markup is read into names."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def printable(text: str) -> str:
@@ -139,7 +145,7 @@ def _images_title(name: str, data: ImageSet, held_back: str) -> Text:
     colours = "one channel" if channels == 1 else f"{channels} channels"
     title = Text.assemble((name, "bold"), f": {len(data):,} images{held_back}; {width} x {height} pixels, {colours}")
     if data.skipped:
-        title.append(f"; {len(data.skipped):,} unreadable ones left out")
+        title.append(f"; unreadable and left out: {len(data.skipped):,}")
     return title
 
 
@@ -161,14 +167,16 @@ def _columns(schema: Schema, width: int) -> Grid:
     """A row a column. Where the width does not do for the reason it goes below, with the example behind it."""
     rows = [_column_texts(column) for column in schema.columns]
     names = ("column", "kind", "dtype", "missing", "distinct", "example", "reason")
-    widths = [max(len(text) for text in texts) for texts in zip(names, *rows, strict=True)]
+    widths = [max(cell_len(text) for text in texts) for texts in zip(names, *rows, strict=True)]
     if sum(widths) + 2 * len(widths) <= width:
         grid = _grid(*names, right=("missing", "distinct"))
         for row, column in zip(rows, schema.columns, strict=True):
             grid.add_row(*(Text(text) for text in row), style=_row_style(column))
         return grid
     kind, dtype, missing, distinct = widths[1:5]
-    grid = _grid("column", f"{'kind':<{kind}}  {'dtype':<{dtype}}  {'missing':>{missing}}  {'distinct':>{distinct}}")
+    heading = f"{'kind':<{kind}}  {'dtype':<{dtype}}  {'missing':>{missing}}  {'distinct':>{distinct}}"
+    grid = _grid("column", heading)
+    grid.columns[0].max_width = max(width - len(heading) - 4, 12)  # a longer name is folded instead of the figures
     for row, column in zip(rows, schema.columns, strict=True):
         figures = f"{row[1]:<{kind}}  {row[2]:<{dtype}}  {row[3]:>{missing}}  {row[4]:>{distinct}}\n"
         such_as = f", such as {row[5]}" if row[5] and row[5] not in row[6] else ""
@@ -186,16 +194,18 @@ def _row_style(column: Column) -> str:
     return "dim" if column.kind == "ignored" else ""
 
 
-def _target(target: Target) -> Text:
-    missing = f"; {target.missing:,} rows without it are left out" if target.missing else ""
-    text = Text.assemble(
-        ("target ", "bold"), printable(target.name), f": {target.task}, {printable(target.reason)}{missing}"
-    )
-    if target.classes:
-        names = ", ".join(printable(name) for name in target.classes[:LISTED_CLASSES])
-        more = len(target.classes) - LISTED_CLASSES
-        text.append(f"\nclasses: {names}{f' and {more:,} more' if more > 0 else ''}")
-    return text
+def _target(target: Target) -> Grid:
+    """What is to be learnt: its name, the task and why, the classes."""
+    missing = f"; rows without it, which are left out: {target.missing:,}" if target.missing else ""
+    more = len(target.classes) - LISTED_CLASSES
+    classes = ", ".join(target.classes[:LISTED_CLASSES]) + (f" and {more:,} more" if more > 0 else "")
+    facts = {"Target": target.name, "Task": f"{target.task} ({target.reason}){missing}", "Classes": classes}
+    grid = _grid("", "")
+    grid.show_header = False
+    for name, text in facts.items():
+        if text:
+            grid.add_row(Text(f"{name:<8}", "bold"), Text(printable(text)))
+    return grid
 
 
 def _grid(*names: str, right: Sequence[str] = ()) -> Grid:

@@ -225,7 +225,8 @@ def _typed_datetimes(series: pl.Series) -> Reading:
     """A ``Date`` or ``Datetime`` column as ``Datetime("us")`` in UTC; years beyond 1 to 9999 are odd."""
     ticks = series.to_physical().cast(pl.Int64)  # of a Datetime with a time zone these are UTC's
     per_day = 1 if series.dtype == pl.Date else 86_400 * _TICKS[series.dtype.time_unit]  # type: ignore[attr-defined]
-    within = (ticks >= _FIRST_DAY * per_day) & (ticks < (_LAST_DAY + 1) * per_day)
+    first, last = _FIRST_DAY * per_day, (_LAST_DAY + 1) * per_day - 1
+    within = (ticks >= max(first, -(2**63))) & (ticks <= min(last, 2**63 - 1))  # all nanoseconds of 64 bits are
     ticks = _where(within, ticks)
     micros = ticks * (_DAY // per_day) if per_day <= _DAY else ticks // (per_day // _DAY)
     return Reading(micros.cast(pl.Datetime("us")), (~within).fill_null(value=False))

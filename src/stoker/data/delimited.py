@@ -12,12 +12,13 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stoker.data.columns import CODE, MISSING, check_unique, narrow
+from stoker.data.tidy import CODE, MISSING, check_unique, narrow
 from stoker.errors import SourceFormatError
 
 __all__ = ["check_utf8", "parse_delimited"]
@@ -40,8 +41,8 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
 
     The first line is the header; white space around names is dropped, and a column without a name is called
     ``column_3`` by its place. Blank lines count for nothing, unless there is only one column. Types are those of *all*
-    values (see :func:`stoker.data.columns.narrow`), and a field that is as a whole one of
-    :data:`stoker.data.columns.MISSING`, with or without quotes, is missing.
+    values (see :func:`stoker.data.tidy.narrow`), and a field that is as a whole one of
+    :data:`stoker.data.tidy.MISSING`, with or without quotes, is missing.
 
     Args:
         data: The text, in UTF-8, with or without a byte order mark.
@@ -116,10 +117,26 @@ def _recode(encoding: str) -> str:
 
 
 def _header(data: bytes, where: str, separator: str) -> list[str]:
-    fields = next(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), delimiter=separator))
+    _, fields = next(_records(data, where, separator))
     names = [field.strip() or f"column_{place}" for place, field in enumerate(fields, start=1)]
     check_unique(names, where)
     return names
+
+
+def _records(data: bytes, where: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The records as Python's :mod:`csv` reads them, each with the number of its first line in the file."""
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
+    spaced = f'{separator} "'.encode() in data  # a space before an opening quote belongs to the separator
+    reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
+    line = 1
+    try:
+        for fields in reader:
+            yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        rule = "quotes must be closed and go around whole values"
+        fix = 'A quote inside of quotes is doubled: "5"" pipe".'
+        raise SourceFormatError(f"{where}, line {line}", rule, error, fix) from None
 
 
 def _is_regular(data: bytes, separator: str, width: int) -> bool:
@@ -168,31 +185,18 @@ def _quotes_are_regular(codes: NDArray[np.uint8], at: NDArray[np.intp], cut: int
 
 def _regularise(data: bytes, where: str, separator: str, width: int) -> bytes:
     """Write the same records so that :func:`_is_regular` holds, or raise an error that names the line at fault."""
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
     regular = io.BytesIO()
     out = io.TextIOWrapper(regular, "utf-8", newline="", write_through=True)
     writer = csv.writer(out, delimiter=separator, lineterminator="\n")
-    spaced = f'{separator} "'.encode() in data
-    reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
-    line = 1
-    try:
-        for row in reader:
-            if len(row) == width:
-                writer.writerow(row)
-            elif row and (len(row) > 1 or row[0].strip()):
-                fix = "Mend that line; a value with a separator in it needs quotes around it."
-                raise SourceFormatError(
-                    f"{where}, line {line}", f"must have {width} fields, as the header has", len(row), fix
-                )
-            elif width == 1:
-                writer.writerow([""])
-            line = reader.line_num + 1
-    except csv.Error as error:
-        fix = 'Quotes go around a whole value, and a quote inside of it is doubled: "5"" pipe".'
-        raise SourceFormatError(
-            f"{where}, line {line}", "quotes must be closed and go around whole values", error, fix
-        ) from None
-    out.flush()
+    for line, fields in _records(data, where, separator):
+        if len(fields) == width:
+            writer.writerow(fields)
+        elif fields and (len(fields) > 1 or fields[0].strip()):
+            rule = f"must have {width} fields, as the header has"
+            fix = "Mend that line; a value with a separator in it needs quotes around it."
+            raise SourceFormatError(f"{where}, line {line}", rule, len(fields), fix)
+        elif width == 1:
+            writer.writerow([""])
     return regular.getvalue()
 
 

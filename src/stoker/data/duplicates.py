@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from stoker.errors import InputTypeError, SchemaError, SplitError, suggest
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Duplicate", "DuplicateReport", "duplicates_across", "image_duplicates"]
 
 Part: TypeAlias = Literal["train", "valid", "test"]
+Rows: TypeAlias = "NDArray[np.int64]"
 
 _PAIRS: tuple[tuple[Part, Part], ...] = (("valid", "train"), ("test", "train"), ("test", "valid"))
 _EXAMPLES = 5
@@ -78,16 +78,17 @@ def duplicates_across(frame: pl.DataFrame, split: Split, columns: Sequence[str])
         if frame.schema[name] == pl.Object:
             raise SchemaError(f"column {name!r}", "must hold values that compare", "Python objects", "Leave it out.")
     _check_rows(split, frame.height)
+    if not columns:
+        return DuplicateReport(0, 0, 0, ())
     compared = frame.select(columns)
-    keys = compared.hash_rows().to_list() if columns else []
 
-    def equal(rows: list[int], others: list[int]) -> list[bool]:  # two rows in 2**64 have one hash by chance
-        same = pl.repeat(value=True, n=len(rows), eager=True)
+    def equal(rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        same = np.ones(len(rows), bool)
         for series in compared:
-            same &= series.gather(rows).eq_missing(series.gather(others))
-        return same.to_list()
+            same &= series.gather(rows).eq_missing(series.gather(others)).to_numpy()
+        return same
 
-    return _report(keys, split, equal) if columns else DuplicateReport(0, 0, 0, ())
+    return _report(compared.hash_rows().to_numpy(), split, equal)
 
 
 def image_duplicates(images: Tensor, split: Split) -> DuplicateReport:
@@ -107,12 +108,20 @@ def image_duplicates(images: Tensor, split: Split) -> DuplicateReport:
     if not isinstance(given, torch.Tensor) or given.device.type != "cpu":
         raise InputTypeError("images", "must be a tensor on the CPU", type(given).__name__, "Move it there first.")
     _check_rows(split, len(images))
-    rows = images.detach().reshape(len(images), -1)
-    keys: list[Hashable] = []
-    for start in range(0, len(rows), _IMAGES_AT_ONCE):
-        block = rows[start : start + _IMAGES_AT_ONCE].contiguous().view(torch.uint8).numpy()
-        keys.extend(hashlib.blake2b(row, digest_size=16).digest() for row in block)
-    return _report(keys, split, None)
+    if images.numel() == 0:
+        return DuplicateReport(0, 0, 0, ())
+    flat = images.detach().reshape(len(images), -1)
+    digests: list[bytes] = []
+    for start in range(0, len(flat), _IMAGES_AT_ONCE):
+        block = flat[start : start + _IMAGES_AT_ONCE].contiguous().view(torch.uint8).numpy()
+        digests.extend(hashlib.blake2b(row, digest_size=8).digest() for row in block)
+
+    def equal(rows: Rows, others: Rows) -> NDArray[np.bool_]:
+        pieces = range(0, len(rows), _IMAGES_AT_ONCE)
+        pairs = ((rows[i : i + _IMAGES_AT_ONCE], others[i : i + _IMAGES_AT_ONCE]) for i in pieces)
+        return np.concatenate([(flat[one] == flat[other]).all(dim=1).numpy() for one, other in pairs])
+
+    return _report(np.frombuffer(b"".join(digests), np.uint64), split, equal)
 
 
 def _check_rows(split: Split, n: int) -> None:
@@ -122,26 +131,27 @@ def _check_rows(split: Split, n: int) -> None:
 
 
 def _report(
-    keys: Sequence[Hashable], split: Split, equal: Callable[[list[int], list[int]], list[bool]] | None
+    keys: NDArray[np.uint64], split: Split, equal: Callable[[Rows, Rows], NDArray[np.bool_]]
 ) -> DuplicateReport:
-    counts = []
+    """Compare what has the same key, since two rows in 2**64 have the same one by chance."""
+    counts: list[int] = []
     examples: list[Duplicate] = []
     for part, of_part in _PAIRS:
         rows, others = _pairs(keys, getattr(split, part), getattr(split, of_part))
-        if equal is not None and rows:
+        if len(rows):
             same = equal(rows, others)
-            rows, others = list(compress(rows, same)), list(compress(others, same))
+            rows, others = rows[same], others[same]
         counts.append(len(rows))
-        examples += [Duplicate(part, row, of_part, of_row) for row, of_row in zip(rows, others, strict=True)][
-            :_EXAMPLES
-        ]
+        for row, of_row in zip(rows[:_EXAMPLES].tolist(), others[:_EXAMPLES].tolist(), strict=True):
+            examples.append(Duplicate(part, row, of_part, of_row))
     return DuplicateReport(counts[0], counts[1], counts[2], tuple(examples[:_EXAMPLES]))
 
 
-def _pairs(
-    keys: Sequence[Hashable], rows: NDArray[np.int64], of_rows: NDArray[np.int64]
-) -> tuple[list[int], list[int]]:
-    """The rows whose key is that of a row in ``of_rows``, and for each of them the first such row."""
-    first = {keys[row]: row for row in reversed(of_rows.tolist())}
-    found = [row for row in rows.tolist() if keys[row] in first]
-    return found, [first[keys[row]] for row in found]
+def _pairs(keys: NDArray[np.uint64], rows: Rows, of_rows: Rows) -> tuple[Rows, Rows]:
+    """Find the rows whose key is that of a row in ``of_rows``, and for each of them the first such row."""
+    if not len(of_rows):
+        return rows[:0], of_rows
+    distinct, first = np.unique(keys[of_rows], return_index=True)
+    place = np.searchsorted(distinct, keys[rows]).clip(max=len(distinct) - 1)
+    found = distinct[place] == keys[rows]
+    return rows[found], of_rows[first[place[found]]]

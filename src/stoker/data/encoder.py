@@ -216,9 +216,9 @@ class TableEncoder(nn.Module):
         features: list[Tensor] = []
         if numeric is not None and config.numeric:
             missing = ~torch.isfinite(numeric)
-            values = torch.where(missing, self.mean, numeric.to(torch.float64))
             limit = _LARGEST if config.clip is None else config.clip
-            features.append(((values - self.mean) / self.std).clamp(-limit, limit).to(torch.float32))
+            scaled = ((numeric.to(torch.float64) - self.mean) / self.std).clamp(-limit, limit).to(torch.float32)
+            features.append(torch.where(missing, 0.0, scaled))
             if config.flags:
                 features.append(missing.index_select(1, self.flags).to(torch.float32))
         if categorical is not None and config.one_hot:
@@ -232,6 +232,31 @@ class TableEncoder(nn.Module):
             known = (codes >= 0) & (codes < self.limits) & ((codes != MISSING) | self.seen_missing)
             encoded["categorical"] = torch.where(known, codes, UNKNOWN)
         return encoded
+
+    def encode(self, raw: dict[str, Tensor], *, rows_at_once: int = 1 << 15) -> dict[str, Tensor]:
+        """Encode all rows of a table, some at a time, so that float64 copies of the whole are never in memory.
+
+        Args:
+            raw: As :meth:`Columns.read` gave it.
+            rows_at_once: How many rows to take at a time; the result does not depend on it.
+
+        Returns:
+            What calling the encoder with ``raw`` gives, without a graph for gradients.
+
+        Raises:
+            EncodingError: A tensor is not there, or not of the encoder's shape.
+        """
+        n = max((len(values) for values in raw.values()), default=0)
+        with torch.no_grad():
+            encoded = self(**{name: values[:rows_at_once] for name, values in raw.items()})
+            if n <= rows_at_once:
+                return dict(encoded)
+            whole = {name: values.new_empty(n, *values.shape[1:]) for name, values in encoded.items()}
+            for start in range(0, n, rows_at_once):
+                rows = slice(start, start + rows_at_once)
+                for name, values in self(**{name: values[rows] for name, values in raw.items()}).items():
+                    whole[name][rows] = values
+        return whole
 
     def to_config(self) -> dict[str, Any]:
         """Give the structure as JSON takes it, without the buffers' values, which are in the ``state_dict``."""

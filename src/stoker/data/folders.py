@@ -59,7 +59,7 @@ def find_images(root: Path) -> Layout:
     """Find the images of a folder.
 
     Args:
-        root: The folder, laid out as shown at the top of this file. Folders within a class's folder belong to the class.
+        root: The folder, laid out as shown at the top of this file. Folders within a class's folder belong to it.
 
     Returns:
         Its images; there is at least one.

@@ -11,7 +11,7 @@ import io
 import math
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,13 @@ from stoker.errors import DataError, SourceFormatError, SourceNotFoundError
 
 __all__ = ["IDX_FILES", "is_idx_folder", "load_idx_files", "load_idx_folder", "parse_idx", "read_idx"]
 
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The names of the files of a data set, each of which may be followed by ``.gz``: images and labels, to test on last."""
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+"""The names of a data set's files, each of which ``.gz`` may follow: images and labels, those to test on last."""
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _BYTES_AT_ONCE = 1 << 20
@@ -159,7 +164,7 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8],
     return images[:, None], labels.astype(np.int64)
 
 
-def _parse(stream: IO[bytes], where: str) -> NDArray[Any]:
+def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str) -> NDArray[Any]:
     magic = _read_up_to(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
         got = f"0x{magic.hex()}" if magic else "nothing"
@@ -177,7 +182,7 @@ def _parse(stream: IO[bytes], where: str) -> NDArray[Any]:
     return np.frombuffer(values, dtype=dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _read_up_to(stream: IO[bytes], count: int) -> bytearray:
+def _read_up_to(stream: gzip.GzipFile | io.BufferedIOBase, count: int) -> bytearray:
     """As many bytes as asked for, or all that there are: what is claimed is never reserved beforehand."""
     data = bytearray()
     while len(data) < count and (part := stream.read(min(_BYTES_AT_ONCE, count - len(data)))):

@@ -57,7 +57,8 @@ def load_image_folder(root: Path, *, skip_bad: bool = False, image_shape: Shape 
     """
     check_shape(image_shape)
     layout = find_images(root)
-    files, unread = layout.train, ()
+    files = layout.train
+    unread: Skipped = ()
     if image_shape is None:
         probed = _each(root, files, lambda _, file: probe(file.path), skip_bad=skip_bad)
         files, headers, unread = _sort_out(files, probed)
@@ -166,7 +167,7 @@ def _read(root: Path, files: Sequence[ImageFile], shape: Shape, classes: tuple[s
 def _each(
     root: Path, files: Sequence[ImageFile], work: Callable[[int, ImageFile], Result], *, skip_bad: bool
 ) -> list[Result | BadImageError]:
-    """Do something with each file, several at once; unless bad ones are to be skipped, the first in order is an error."""
+    """Do something with each file, several at once; the first bad one is an error, unless they are to be skipped."""
 
     def attempt(place: int) -> Result | BadImageError:
         try:

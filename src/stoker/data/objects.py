@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stoker.data.columns import check_unique
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.fingerprint import fingerprint_arrays, fingerprint_frame
 from stoker.data.frames import array_from, frame_from, kind_of, series_from
+from stoker.data.tidy import check_unique
 from stoker.errors import DataError, InputTypeError, SchemaError
 
 __all__ = ["from_object", "image_set", "labels_from"]

@@ -21,7 +21,7 @@ _ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap width and height
 
 
 class BadImageError(Exception):
-    """An image that cannot be read, and why; whoever reads files turns it into an error of Stoker's or skips the file."""
+    """An image that cannot be read, and why; its reader makes it an error of Stoker's or skips the file."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def split_rows(
         valid_size: The size of the validation part: a fraction of all rows in [0, 1), of which at least one row comes
             if it is not 0, or a number of rows. 0 for none.
         test_size: Likewise for the test part.
-        labels: Shape ``[n]``, the class of each row, to stratify by.
+        labels: Shape ``[n]``, the class of each row, to stratify by; not used with ``groups`` or ``times``, which leave
+            no choice of rows.
         groups: Shape ``[n]``, what each row belongs to, such as a patient.
         times: Shape ``[n]``, when each row happened: numbers, ``datetime64``, or text in ISO 8601.
 
@@ -73,13 +74,12 @@ def split_rows(
     Raises:
         SplitError: The sizes leave nothing to train on or are out of range; there are too few rows, groups, distinct
             times or rows of one class; or a label, group or time is missing.
-        ConfigError: More than one of ``labels``, ``groups`` and ``times`` is given.
+        ConfigError: Both ``groups`` and ``times`` are given.
     """
     named = {"labels": labels, "groups": groups, "times": times}
-    given = [name for name, values in named.items() if values is not None]
-    if len(given) > 1:
-        fix = "Keep the one that matters most: times before groups before labels."
-        raise ConfigError("split", "must be by one of labels, groups and times", " and ".join(given), fix)
+    if groups is not None and times is not None:
+        fix = "Keep the one that matters more."
+        raise ConfigError("split", "must be by groups or by times", "both", fix)
     if n < 1:
         raise SplitError("split", "must have rows to divide", str(n), "Check the source.")
     n_valid, n_test = _count(valid_size, n, "valid_size"), _count(test_size, n, "test_size")

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import call_model
 from stoker.data.columns import Columns
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table, Task
 from stoker.data.encoder import ImageEncoder, TableEncoder
@@ -187,9 +186,8 @@ def encoded_inputs(model: Assembly, raw: Tensors) -> Tensors:
     """Raw tensors as the trained part takes them."""
     if "images" in raw:
         return raw
-    with torch.no_grad():
-        encoded: Tensors = call_model(model.encoder, raw)
-    return encoded
+    assert isinstance(model.encoder, TableEncoder)
+    return model.encoder.encode(raw)
 
 
 def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> nn.Module:

@@ -55,7 +55,7 @@ Activation = Literal[
 
 def embedding_width(cardinality: int) -> int:
     """How wide an embedding shall be: ``min(50, round(1.6 · cardinality^0.56))``, fastai's rule of thumb."""
-    return min(50, round(1.6 * cardinality**0.56))
+    return min(50, round(1.6 * float(cardinality) ** 0.56))
 
 
 def hidden_layers(width: int, hidden: tuple[int, ...], activation: str, dropout: float) -> tuple[list[nn.Module], int]:

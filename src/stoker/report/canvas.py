@@ -20,11 +20,28 @@ from stoker.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase, SubFigure
     from matplotlib.text import Text
     from matplotlib.transforms import Transform
 
-__all__ = ["BLUE", "GRID", "INK", "METRIC_COLOURS", "MUTED", "VERMILLION", "Lettering", "as_array", "dress", "new_figure", "number", "text", "write_png"]  # fmt: skip
+__all__ = [
+    "BASE_FONT",
+    "BLUE",
+    "INK",
+    "METRIC_COLOURS",
+    "MUTED",
+    "VERMILLION",
+    "Lettering",
+    "as_array",
+    "dress",
+    "new_figure",
+    "number",
+    "shifted",
+    "text",
+    "width_of",
+    "write_heading",
+    "write_png",
+]
 
 # Okabe and Ito, Color Universal Design (2008): told apart with any kind of colour blindness. The two that are too
 # pale for letters on white (sky blue, orange) are darkened.
@@ -38,7 +55,19 @@ GRID = "#e9e9e9"
 BASE_FONT = "DejaVu Sans"  # comes with matplotlib
 _DPI = 150
 # Looked at first where DejaVu has no glyph: fonts that cover a script whole, and match one another.
-_PREFERRED = ("Noto Sans CJK", "Source Han Sans", "Noto Sans", "WenQuanYi", "Droid Sans Fallback", "PingFang", "Hiragino", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode")  # fmt: skip
+_PREFERRED = (
+    "Noto Sans CJK",
+    "Source Han Sans",
+    "Noto Sans",
+    "WenQuanYi",
+    "Droid Sans Fallback",
+    "PingFang",
+    "Hiragino",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode",
+)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -75,7 +104,7 @@ def write_png(figure: Figure, path: Path | str) -> Path:
     path = Path(path)
     png = io.BytesIO()
     # the version of matplotlib would be written into the file otherwise
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, png.getvalue())
@@ -101,14 +130,15 @@ def number(value: float) -> str:
         shown = f"{value:g}"
     elif size >= 1e8 or size < 1e-4:
         shown = f"{value:.1e}"
-    elif size >= 1000:
-        shown = f"{value:,.0f}"
+    elif size < 0.1:
+        shown = f"{value:.3g}"
     else:
-        shown = f"{value:.3f}" if 0.0995 <= size < 0.9995 else f"{value:.3g}"
+        decimals = 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
+        shown = f"{value:,.{decimals}f}"
     return shown.replace("-", "−") if value < 0 else shown
 
 
-def text(owner: Axes | Figure, x: float, y: float, content: str, **style: Any) -> Text:
+def text(owner: Axes | FigureBase, x: float, y: float, content: str, **style: Any) -> Text:
     """Write text that came from anyone: no dollar sign in it starts a formula.
 
     Args:
@@ -117,14 +147,23 @@ def text(owner: Axes | Figure, x: float, y: float, content: str, **style: Any) -
         y: Where.
         content: What.
         style: As matplotlib has it.
+
+    Returns:
+        The text, placed.
     """
-    style = {"color": INK, "fontsize": 9, "fontfamily": [BASE_FONT], "usetex": False, "parse_math": False} | style
-    if "transform" not in style and hasattr(owner, "transAxes"):
-        style["transform"] = owner.transAxes
-    return owner.text(x, y, content, **style)
+    house: dict[str, Any] = {
+        "color": INK,
+        "fontsize": 9,
+        "fontfamily": [BASE_FONT],
+        "usetex": False,
+        "parse_math": False,
+    }
+    if hasattr(owner, "transAxes"):
+        house["transform"] = owner.transAxes
+    return owner.text(x, y, content, **(house | style))
 
 
-def width_of(figure: Figure, content: str, **style: Any) -> float:
+def width_of(figure: Figure | SubFigure, content: str, **style: Any) -> float:
     """How wide a text will be.
 
     Args:
@@ -138,7 +177,8 @@ def width_of(figure: Figure, content: str, **style: Any) -> float:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     probe = text(figure, 0, 0, content, **style)
-    inches = probe.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width / figure.dpi
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    inches = probe.get_window_extent(renderer).width / figure.dpi
     probe.remove()
     return float(inches)
 
@@ -188,12 +228,12 @@ def dress(axes: Axes, title: str = "", *, grid: str = "y", fonts: Sequence[str] 
 
 @dataclass(frozen=True)
 class Lettering:
-    """Names made fit to be drawn.
+    """Texts that came from anyone, made fit to be drawn.
 
     Attributes:
-        names: One line each; shortened, and an index (``#3``) in place of a name that no font here can draw.
+        names: One line each, shortened.
         fonts: The families to draw them with, as matplotlib's ``fontfamily``.
-        replaced: How many names gave way to their index.
+        replaced: How many of them no font here can draw; what stands in their place is up to the constructor.
     """
 
     names: tuple[str, ...]
@@ -202,7 +242,7 @@ class Lettering:
 
     @classmethod
     def of(cls, names: Iterable[object], longest: int = 24) -> Lettering:
-        """Prepare names, whatever is in them.
+        """Prepare names of which each must be told from the others: one that cannot be drawn becomes its index, ``#3``.
 
         Args:
             names: Such as a data set's classes.
@@ -217,6 +257,14 @@ class Lettering:
         replaced = sum(not missing.isdisjoint(name) for name in clean)
         return cls(tuple(shown), list(fonts), replaced)
 
+    @classmethod
+    def line(cls, content: str, longest: int = 80) -> Lettering:
+        """Prepare a single text, such as a title: each character that cannot be drawn becomes a box."""
+        clean = _one_line(content)
+        fonts, missing = _fonts_for(frozenset(clean))
+        shown = "".join("□" if char in missing else char for char in clean)
+        return cls((_shorten(shown, longest),), list(fonts), int(shown != clean))
+
 
 def _one_line(name: str) -> str:
     # of unprintable characters (control, surrogate, private, unassigned) not even a box is wanted
@@ -225,7 +273,11 @@ def _one_line(name: str) -> str:
 
 
 def _shorten(name: str, longest: int) -> str:
-    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+    # names that begin alike ("species 17") are told apart by their ends
+    if len(name) <= longest:
+        return name
+    tail = longest // 3
+    return f"{name[: longest - 1 - tail].rstrip()}…{name[-tail:].lstrip()}"
 
 
 @lru_cache(maxsize=32)
@@ -270,3 +322,19 @@ def _glyphs(path: str) -> frozenset[str]:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
     except (OSError, RuntimeError):  # a damaged font, or one of a kind that FreeType does not open
         return frozenset()
+
+
+def write_heading(figure: Figure, title: str, says: str) -> None:
+    """Write a figure's title, if it has one, and a line below it, at the top left.
+
+    Args:
+        figure: At its final size.
+        title: In bold; may be empty.
+        says: The line below, in grey.
+    """
+    width, height = figure.get_size_inches()
+    if title:
+        heading = Lettering.line(title)
+        style: dict[str, Any] = {"fontsize": 12.5, "fontweight": "bold", "fontfamily": heading.fonts, "va": "top"}
+        text(figure, 0.2 / width, 1 - 0.17 / height, heading.names[0], **style)
+    text(figure, 0.2 / width, 1 - (0.45 if title else 0.17) / height, says, color=MUTED, va="top")

@@ -26,6 +26,7 @@ from stoker.report.canvas import (
     shifted,
     text,
     width_of,
+    write_heading,
     write_png,
 )
 
@@ -56,7 +57,7 @@ class _Line:
 
     def label(self, epoch: float) -> tuple[str, list[str]]:
         """The line's name with its value at that epoch, and the fonts to write it with."""
-        lettering = Lettering.of([self.name], 22)
+        lettering = Lettering.line(self.name, 22)
         return f"{lettering.names[0]} {number(self.at(epoch)[1])}".strip(), lettering.fonts
 
 
@@ -112,7 +113,7 @@ def learning_curves(
     rows = min(len(panels), 3 if len(panels) in (3, 5, 6) else 2)
     columns = [panels[start : start + rows] for start in range(0, len(panels), rows)] if rows else []
     height = 5.2 if rows == 3 else 4.5
-    top, bottom, gap = 0.95 if title else 0.68, 0.5, 0.58
+    top, bottom, gap = 0.95 if title else 0.68, 0.42, 0.58
     edge = 0.6 + 5.4
     places = [(main, 0.6, 5.4, bottom, height - top - bottom)]
     edge += _label_width(figure, [main], dot)
@@ -128,11 +129,12 @@ def learning_curves(
         axes = figure.add_axes((left / width, low / height, wide / width, tall / height))
         _draw(axes, panel, epochs, dot, best=best_epoch is not None and len(epochs) > 1)
 
-    heading = Lettering.of([title], 100)
-    text(figure, 0.2 / width, 1 - 0.17 / height, heading.names[0] if title else "", fontsize=12.5, fontweight="bold",
-         va="top", fontfamily=heading.fonts)  # fmt: skip
-    says = _says(epochs, best_epoch) + (f"; {left_out} more metrics are in the history" if left_out else "")
-    text(figure, 0.2 / width, 1 - (0.45 if title else 0.17) / height, says, color=MUTED, va="top")
+    says = _says(epochs, best_epoch)
+    if lost := int(sum(not np.isfinite(row["train_loss"]) for row in history if row.get("train_loss") is not None)):
+        says += f"; {lost} epoch{'s' if lost > 1 else ''} without a finite loss"
+    if left_out:
+        says += f"; {left_out} more metrics are in the history"
+    write_heading(figure, title, says)
     return write_png(figure, path)
 
 
@@ -233,7 +235,7 @@ def _chunks(names: list[str]) -> list[list[str]]:
 def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *, best: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    title = Lettering.of([panel.title], 40)
+    title = Lettering.line(panel.title, 40)
     dress(axes, title.names[0], fonts=title.fonts)
     if panel.log:
         axes.set_yscale("log")
@@ -255,10 +257,42 @@ def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0), numticks=9))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7 if axes.bbox.height > 400 else 4, steps=[1, 2, 2.5, 5, 10]))
-    text(axes, 1, 0, "epoch", transform=shifted(axes, 7, -4), color=MUTED, fontsize=8.5, va="top")
+    beyond = 2.7 * len(f"{epochs[-1]:,.0f}") + 3  # half of the last tick's number
+    text(axes, 1, 0, "epoch", transform=shifted(axes, max(7, beyond), -4), color=MUTED, fontsize=8.5, va="top")
     if best:
         axes.axvline(dot, color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.55, zorder=1)
+        if panel.loss:
+            _mark_best(axes, panel.lines, dot)
     _label(axes, panel.lines, dot)
+
+
+def _mark_best(axes: Axes, lines: list[_Line], best: float) -> None:
+    """Write which epoch was the best beside its line, in the corner of the line that the curves leave free."""
+    from matplotlib.patheffects import withStroke
+
+    box, x = axes.bbox, float(axes.transData.transform((best, 1))[0])
+    steps = np.arange(box.x0, box.x1, 4.0)
+    curves = []
+    for line in lines:
+        points = axes.transData.transform(np.column_stack([line.epochs, line.values]))
+        curves.append(np.interp(steps, points[:, 0], points[:, 1]))
+    content = f"best: epoch {best:,.0f}"
+    wide, tall = width_of(axes.figure, content, fontsize=_FONT) * axes.figure.dpi + 24, 40
+
+    def crossed(place: tuple[bool, bool]) -> tuple[int, bool]:
+        right, top = place
+        under = (steps > (x if right else x - wide)) & (steps < (x + wide if right else x))
+        near = [curve > box.y1 - tall if top else curve < box.y0 + tall for curve in curves]
+        beyond = x + wide > box.x1 if right else x - wide < box.x0
+        return sum(int((under & close).sum()) for close in near), beyond
+
+    # outside of the axes is worst, then over a curve; at the top right if nothing speaks against it
+    places = [(True, True), (False, True), (True, False), (False, False)]
+    right, top = min(places, key=lambda place: crossed(place)[::-1])
+    moved = shifted(axes, 5 if right else -5, -4 if top else 4)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    text(axes, (x - box.x0) / box.width, float(top), content, transform=moved, ha="left" if right else "right",
+         va="top" if top else "bottom", path_effects=halo, zorder=5)  # fmt: skip
 
 
 def _limit(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any]) -> None:

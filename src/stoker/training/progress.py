@@ -12,15 +12,15 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, TextIO, TypeAlias, cast, get_args
 
 from stoker.errors import UnknownNameError
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgressMode", "progress_callback"]
 
 ProgressMode: TypeAlias = Literal["auto", "rich", "plain", "none"]
+Piece: TypeAlias = tuple[str, str]  # a text and its style
 
 LIVE_AFTER = 0.5  # seconds; what is over sooner needs no live display
 REDRAW_EVERY = 0.08  # seconds between redraws of the live display, at least
@@ -59,67 +60,62 @@ def progress_callback(
     if mode == "none" or out is None:  # a program without a console has no standard error
         return Callback()
     if mode == "auto":
-        mode = "rich" if _can_be_live(out) else "plain"
+        is_dumb = os.environ.get("TERM", "").lower() in {"dumb", "unknown"}
+        is_taken = hasattr(out, "rich_proxied_file")  # by another live display
+        mode = "rich" if _is_terminal(out) and not is_dumb and not is_taken else "plain"
     return (_RichProgress if mode == "rich" else _PlainProgress)(_Outlet(out), clock)
 
 
-def number(value: float, *, trim: bool = False) -> str:
-    """Five significant digits, four below 1: ``16.158``, ``0.4123``, ``0.00004123``, ``4.123e-7``.
+def number(value: float, digits: int = 5, *, trim: bool = False) -> str:
+    """So many significant digits, one less below 1: ``16.158``, ``0.4123``, ``0.00004123``, ``4.123e-7``.
 
-    Args:
-        value: What to show.
-        trim: Leave out the zeros at the end, as in a number that somebody chose: ``0.01``.
+    With ``trim`` without zeros at the end, as fits a number that somebody chose: ``0.01``.
     """
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(float(value))
-    power = int(f"{value:.4e}".partition("e")[2])  # of the rounded value: 0.999999 counts as 1
-    digits = 5 if power >= 0 else 4
+    power = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 0.999999 counts as 1
+    digits -= power < 0
     if -5 <= power < 6:
-        mantissa, e, exponent = f"{value:.{max(digits - 1 - power, 0)}f}", "", ""
+        mantissa, exponent = f"{value:.{max(digits - 1 - power, 0)}f}", ""
     else:
-        mantissa, e, exponent = f"{value:.{digits - 1}e}".partition("e")
-        exponent = str(int(exponent))
-    return (mantissa.rstrip("0").rstrip(".") if trim and "." in mantissa else mantissa) + e + exponent
+        mantissa, exponent = f"{value:.{digits - 1}e}".partition("e")[0], f"e{power}"
+    return (mantissa.rstrip("0").rstrip(".") if trim and "." in mantissa else mantissa) + exponent
+
+
+def _lr(value: float) -> str:
+    return number(value, 4, trim=True)
+
+
+def duration(seconds: float) -> str:
+    """``4ms``, ``0.12s``, ``12.3s``, and from a minute on as :func:`clock_time`."""
+    if seconds < 0.0095:
+        return f"{max(seconds, 0.0) * 1000:.0f}ms"
+    return clock_time(seconds) if seconds >= 59.95 else f"{seconds:.{2 if seconds < 0.995 else 1}f}s"
 
 
 def clock_time(seconds: float) -> str:
     """``0:07``, ``1:20``, ``2:03:04``."""
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def duration(seconds: float) -> str:
-    """``4ms``, ``0.12s``, ``12.3s``, ``1:20``."""
-    if seconds < 0.0095:
-        return f"{max(seconds, 0.0) * 1000:.0f}ms"
-    if seconds < 0.995:
-        return f"{seconds:.2f}s"
-    return f"{seconds:.1f}s" if seconds < 59.95 else clock_time(seconds)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def speed(steps: int, seconds: float, plan: FitPlan) -> str:
     """``4.12k samples/s`` where the size of an epoch is known, else ``129 steps/s``; empty if nothing was timed."""
     if steps < 1 or seconds <= 0:
         return ""
-    known = plan.rows and plan.steps_per_epoch
-    rate = steps / seconds * (plan.rows / plan.steps_per_epoch if plan.rows and plan.steps_per_epoch else 1)
+    rate, noun = steps / seconds, "steps"
+    if plan.rows and plan.steps_per_epoch:
+        rate, noun = rate * plan.rows / plan.steps_per_epoch, "samples"
     unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if rate >= 0.9995 * s), ("", 1.0))
-    return f"{rate / size:.3g}{unit} {'samples' if known else 'steps'}/s"
+    return f"{rate / size:.3g}{unit} {noun}/s"
 
 
 def seconds_left(epochs: int, finished: Sequence[float], spent: float, fraction: float | None) -> float | None:
-    """How long the training will still take.
+    """How long the training will still take; ``None`` if nothing is known yet.
 
-    Args:
-        epochs: How many are not finished, the current one included.
-        finished: How long each finished one took, in seconds. The last ten count; the first does not once there are
-            others, because it warms up.
-        spent: Seconds since the current one began.
-        fraction: How much of its steps are made, in [0, 1], if known.
-
-    Returns:
-        Seconds; ``None`` if nothing is known yet.
+    So many ``epochs`` are not finished, the current one included; it began ``spent`` seconds ago, and ``fraction`` of
+    its steps are made, if that is known. Of the seconds that the finished ones took, the last ten count; the first,
+    which warms up, only as long as it is the only one.
     """
     known = finished[1:][-10:] or finished
     if epochs < 1 or not (known or fraction):
@@ -133,8 +129,8 @@ def seconds_left(epochs: int, finished: Sequence[float], spent: float, fraction:
 
 def row_interval(epochs: int) -> int:
     """Every how many epochs there is a row; the rule is at the top of this module."""
-    round_numbers = (k * 10**power for power in range(1, 20) for k in (0.5, 1, 2, 2.5))
-    return 1 if epochs <= 40 else next(int(k) for k in round_numbers if epochs <= 20 * k)
+    round_numbers = (int(k * 10**power) for power in range(1, 20) for k in (0.5, 1, 2, 2.5))
+    return 1 if epochs <= 40 else next(k for k in round_numbers if epochs <= 20 * k)
 
 
 def is_shown(epoch: int, is_best: bool, shown: int, plan: FitPlan) -> bool:
@@ -147,23 +143,22 @@ def is_shown(epoch: int, is_best: bool, shown: int, plan: FitPlan) -> bool:
 def ending(history: History, plan: FitPlan) -> str:
     """How a training ended, in words."""
     last = int(history.rows[-1]["epoch"]) if history.rows else plan.first_epoch - 1
-    after, best = f" after {duration(history.seconds)}", ""
+    where, after, best = f"epoch {last} of {plan.epochs}", f"after {duration(history.seconds)}", ""
     if history.monitor is not None and history.best:
-        value = number(history.best.get(history.monitor, math.nan))
-        best = f"; best was epoch {history.best_epoch} ({history.monitor} {value})"
+        best = f"; best was epoch {history.best_epoch} ({history.monitor} {number(history.best[history.monitor])})"
     if history.stopped == "non-finite":
         kept = f"the weights of epoch {history.best_epoch}" if history.rows else "the weights it began with"
-        return f"stopped in epoch {last + 1} of {plan.epochs}{after}: the loss was not finite; kept are {kept}"
+        return f"stopped in epoch {last + 1} of {plan.epochs} {after}: the loss was not finite; kept: {kept}"
+    if history.stopped == "interrupted" and not history.rows:
+        return f"interrupted by Ctrl-C {after}, before the first step; the model is as it was"
     if history.stopped == "interrupted":
-        where = f"in epoch {last} of {plan.epochs}" if history.rows else "before the first step"
-        kept = "what was learnt is kept" if history.rows else "the model is as it was"
-        return f"interrupted by Ctrl-C {where}{after}; {kept}{best}"
+        return f"interrupted by Ctrl-C in {where} {after}; kept: what was learnt so far{best}"
     if history.stopped == "patience":
-        return f"stopped early at epoch {last} of {plan.epochs}{after}{best}"
+        return f"stopped early at {where} {after}{best}"
     if history.stopped == "finished" and last == plan.epochs:
-        return f"finished{after}{best}"
+        return f"finished {where} {after}{best}"
     # An error is on its way, or a callback asked to stop: the history does not say which.
-    return f"ended {f'at epoch {last}' if history.rows else 'before the first epoch was over,'} of {plan.epochs}{after}{best}"
+    return f"ended at {where} {after}{best}" if history.rows else f"ended {after}, before an epoch was over"
 
 
 @dataclass(frozen=True)
@@ -179,7 +174,7 @@ def plain_row(entry: Entry, plan: FitPlan) -> str:
     """An epoch as one line: ``epoch 3/20  train_loss 0.4123  valid_loss 0.4301  lr 0.01  1.2s  best``."""
     names = [name for name in entry.row if name not in {"epoch", "step", "lr"}]
     parts = [f"epoch {int(entry.row['epoch'])}/{plan.epochs}", *(f"{name} {number(entry.row[name])}" for name in names)]
-    parts += [f"lr {number(entry.row['lr'], trim=True)}", duration(entry.seconds)]
+    parts += [f"lr {_lr(entry.row['lr'])}", duration(entry.seconds)]
     return GAP.join([*parts, "best"] if entry.is_best else parts)
 
 
@@ -195,15 +190,12 @@ class Column:
     def cell(self, entry: Entry) -> str:
         """An epoch's text, its decimal point below those of the other epochs where there is room."""
         value = entry.row.get(self.key, math.nan)
-        if self.key == "time":
-            text = duration(entry.seconds)
-        elif self.key == "epoch":
-            text = str(int(value))
+        if self.key in {"epoch", "time"}:
+            text = str(int(value)) if self.key == "epoch" else duration(entry.seconds)
         else:
-            text = number(value, trim=self.key == "lr")
-            spare = self.decimals - len(text.partition(".")[2]) if "." in text and self.key != "lr" else 0
-            text += " " * min(spare, self.width - len(text))
-        return text.rjust(self.width)
+            text = _lr(value) if self.key == "lr" else number(value)
+        padding = min(self.decimals - len(text.partition(".")[2]), self.width - len(text)) if "." in text else 0
+        return (text + " " * padding).rjust(self.width)
 
 
 def plan_columns(row: Row, plan: FitPlan, width: int, with_lr: bool) -> list[Column]:
@@ -211,19 +203,20 @@ def plan_columns(row: Row, plan: FitPlan, width: int, with_lr: bool) -> list[Col
     metrics = [name for name in row if name.startswith("valid_") and name not in {"valid_loss", plan.monitor}]
     # What only repeats the loss (mse beside a squared loss) is the first to go.
     metrics.sort(key=lambda name: math.isclose(row[name], row.get("valid_loss", math.nan), rel_tol=1e-4))
-    monitored = [plan.monitor] if plan.monitor not in {None, "valid_loss"} else []
+    monitored = [plan.monitor] if plan.monitor is not None and plan.monitor != "valid_loss" else []
     lr = ["lr"] if with_lr else []
     chosen: dict[str, Column] = {}
+    room = width + len(GAP)
     for key in ("epoch", *monitored, "train_loss", "valid_loss", "time", *lr, *metrics):
-        if key is None or (key not in row and key != "time"):
-            continue
-        name = key if key == "valid_loss" else key.removeprefix("valid_")
-        header = name.replace("_accuracy", "_acc").replace("_", " ")[:14]
-        decimals = len(number(row.get(key, 0.0)).partition(".")[2].partition("e")[0])
-        least = {"epoch": len(str(plan.epochs)), "time": 6}.get(key, 7)
-        column = Column(key, header, max(least, len(header)), max(decimals, 4))
-        if sum(other.width + len(GAP) for other in chosen.values()) + column.width <= width:
-            chosen[key] = column
+        if key in row or key == "time":
+            name = key if key == "valid_loss" else key.removeprefix("valid_")
+            header = name.replace("_accuracy", "_acc").replace("_", " ")[:14]
+            least = {"epoch": len(str(plan.epochs)), "time": 6, "lr": 9}.get(key, 7)
+            decimals = 0 if key in {"epoch", "time", "lr"} else max(4, len(number(row[key]).partition(".")[2]))
+            column = Column(key, header, max(least, len(header)), decimals)
+            if column.width + len(GAP) <= room:
+                chosen[key] = column
+                room -= column.width + len(GAP)
     order = ("epoch", "train_loss", "valid_loss", *monitored, *metrics, *lr, "time")
     return [chosen[key] for key in order if key in chosen]
 
@@ -236,75 +229,60 @@ class Book:
     started: float
     began: float  # when the current epoch began
     finished: list[float] = field(default_factory=list)  # how long each finished epoch took
-    last: EpochProgress | None = None  # what was heard last
     shown: int = 0  # the last epoch that got a row
-    skipped: Entry | None = None  # the epoch just ended, if it got none
+    skipped: Entry | None = None  # the epoch that has just ended, if it got none
 
-    @property
-    def epochs(self) -> int:
-        """How many epochs are not finished, the current one included."""
-        return self.plan.epochs - self.plan.first_epoch + 1 - len(self.finished)
-
-    @property
-    def fraction(self) -> float | None:
-        """How much of the current epoch is done, if its number of steps is known."""
-        steps = self.last.steps if self.last is not None else 0
-        return min(steps / self.plan.steps_per_epoch, 1.0) if self.plan.steps_per_epoch else None
-
-    def end_epoch(self, row: Row, is_best: bool, now: float) -> Entry:
-        """Note that an epoch has ended."""
-        entry = Entry(row, now - self.began, is_best and self.plan.monitor is not None)
-        self.finished.append(entry.seconds)
-        self.began = now
-        self.last = EpochProgress(int(row["epoch"]) + 1, 0, row["train_loss"], row["lr"])
-        return entry
-
-    def speed(self, now: float) -> str:
-        """Of the current epoch; of the one before, until steps of this one were heard of."""
-        if self.finished and self.last is not None and not self.last.steps:
-            return speed(self.plan.steps_per_epoch or 0, self.finished[-1], self.plan)
-        return speed(self.last.steps if self.last is not None else 0, now - self.began, self.plan)
-
-    def left(self, now: float) -> str:
-        """How long the training will still take; empty if nothing is known yet."""
-        left = seconds_left(self.epochs, self.finished, now - self.began, self.fraction)
-        return "" if left is None else f"{clock_time(left)} left"
+    def pace(self, steps: int, now: float) -> tuple[float | None, str, str]:
+        """With so many steps made: how much of the epoch is done (of all, if epochs are short), how fast, how long still."""
+        total, spent = self.plan.steps_per_epoch, now - self.began
+        fraction = min(steps / total, 1.0) if total else None
+        epochs = self.plan.epochs - self.plan.first_epoch + 1
+        left = seconds_left(epochs - len(self.finished), self.finished, spent, fraction)
+        if not steps and self.finished:  # nothing was heard of this epoch yet: the one before tells the speed
+            steps, spent = total or 0, self.finished[-1]
+        if self.finished and self.finished[-1] < 1:  # too short an epoch for a bar of its own
+            fraction = (len(self.finished) + (fraction or 0)) / epochs
+        return fraction, speed(steps, spent, self.plan), "" if left is None else f"{clock_time(left)} left"
 
 
 def plain_progress(book: Book, progress: EpochProgress, now: float) -> str:
     """A point within an epoch as one line: ``epoch 3/20  1200/5000 steps  loss 0.4123  4.12k samples/s  1:20 left``."""
     total = f"/{book.plan.steps_per_epoch}" if book.plan.steps_per_epoch else ""
-    place = [f"epoch {progress.epoch}/{book.plan.epochs}", f"{progress.steps}{total} steps"]
-    return GAP.join(filter(None, [*place, f"loss {number(progress.loss)}", book.speed(now), book.left(now)]))
+    place = f"epoch {progress.epoch}/{book.plan.epochs}{GAP}{progress.steps}{total} steps"
+    return GAP.join(filter(None, (place, f"loss {number(progress.loss)}", *book.pace(progress.steps, now)[1:])))
 
 
-Part: TypeAlias = tuple[int, str, str]
-"""A part of the live line: its rank (of the greatest, the first to go), its text (the bar has none), its style."""
+def bar(fraction: float | None, width: int, seconds: float, is_unicode: bool) -> tuple[Piece, ...]:
+    """A bar as pieces; where ``fraction`` is not known, a block that goes back and forth in time."""
+    full, empty = ("━", "─") if is_unicode else ("#", "-")
+    if fraction is not None:
+        done = int(width * fraction)
+        return (full * done, "cyan"), (empty * (width - done), "dim")
+    free = width - width // 4
+    before = free - abs(free - int(seconds * 10) % (2 * free))
+    return (empty * before, "dim"), (full * (width // 4), "cyan"), (empty * (free - before), "dim")
 
 
-def live_parts(book: Book, progress: EpochProgress, now: float, width: int) -> tuple[list[Part], int]:
-    """The parts of the live line that fit into ``width`` characters, and the length of its bar."""
-    total = str(book.plan.epochs)
-    label = f"{'epoch ' if width >= 60 else ''}{progress.epoch:>{len(total)}}/{total}"
-    steps = "" if book.plan.steps_per_epoch else f"{progress.steps:,} steps"
-    candidates = (
-        (0, label, "bold"),
-        (4, steps, ""),
-        (1, f"loss {number(progress.loss):<6}", "" if math.isfinite(progress.loss) else "bold red"),
-        (6, f"lr {number(progress.lr, trim=True)}", ""),
-        (5, book.speed(now), ""),
-        (7, clock_time(now - book.started), ""),
-        (2, book.left(now), ""),
-    )
-    parts: list[Part] = [part for part in candidates if part[1]]
-    parts.insert(1, (3, "", ""))
-
-    def taken() -> int:
-        return sum(len(text) or MIN_BAR for _, text, _ in parts) + len(GAP) * (len(parts) - 1)
-
-    while len(parts) > 1 and taken() > width:
-        parts.remove(max(parts))
-    return parts, min(MIN_BAR + width - taken(), MAX_BAR)
+def live_line(book: Book, progress: EpochProgress, now: float, width: int, is_unicode: bool) -> list[Piece]:
+    """The live line as pieces: a bar over the epoch's steps, and what else fits."""
+    total, seconds = str(book.plan.epochs), now - book.started
+    fraction, rate, left = book.pace(progress.steps, now)
+    parts = {  # in order of place; the number is the rank, of the greatest the first to go
+        0: (f"{'epoch ' if width >= 60 else ''}{progress.epoch:>{len(total)}}/{total}", "bold"),
+        3: (" " * MIN_BAR, ""),
+        4: (f"{progress.steps:,} steps" if fraction is None else "", ""),
+        1: (f"loss {number(progress.loss):<6}", "" if math.isfinite(progress.loss) else "bold red"),
+        6: (f"lr {_lr(progress.lr)}", ""),
+        5: (rate, ""),
+        7: (clock_time(seconds), ""),
+        2: (left, ""),
+    }
+    parts = {rank: part for rank, part in parts.items() if part[0]}
+    while (spare := width + len(GAP) - sum(len(text + GAP) for text, _ in parts.values())) < 0 and len(parts) > 1:
+        del parts[max(parts)]
+    drawn = bar(fraction, min(MIN_BAR + spare, MAX_BAR), seconds, is_unicode)
+    groups = [drawn if rank == 3 else (part,) for rank, part in parts.items()]
+    return [piece for group in groups for piece in (*group, (GAP, ""))][:-1]
 
 
 class _Outlet:
@@ -319,20 +297,16 @@ class _Outlet:
         if not self.is_broken:
             try:
                 self.stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+                self.stream.flush()
             except Exception:  # whatever it is, it is not worth a training
                 self.is_broken = True
         return len(text)
 
-    def flush(self) -> None:
-        if not self.is_broken:
-            try:
-                self.stream.flush()
-            except Exception:
-                self.is_broken = True
+    def flush(self) -> None: ...  # done by write
 
 
 class _Display(Callback):
-    """What both displays have in common: which epochs are shown, and when."""
+    """What both displays have in common: when something begins, and which epochs are shown."""
 
     def __init__(self, out: _Outlet, clock: Callable[[], float]) -> None:
         self._out = out
@@ -346,34 +320,31 @@ class _Display(Callback):
 
     def on_progress(self, progress: EpochProgress) -> None:
         if self._book is not None:
-            self._book.last = progress
             self._tick(self._book, progress, self._clock())
 
     def on_epoch_end(self, row: Row, is_best: bool) -> None:
-        if (book := self._book) is None:
-            return
-        now, epoch = self._clock(), int(row["epoch"])
-        book.skipped = entry = book.end_epoch(row, is_best, now)
-        if is_shown(epoch, entry.is_best, book.shown, book.plan) or self._is_due(now):
-            book.shown, book.skipped = epoch, None
-            self._show(book, entry)
-        if book.epochs and book.last is not None:
-            self._tick(book, book.last, now)
+        if (book := self._book) is not None:
+            now, epoch = self._clock(), int(row["epoch"])
+            book.skipped = entry = Entry(row, now - book.began, is_best and book.plan.monitor is not None)
+            book.finished.append(entry.seconds)
+            book.began = now
+            if is_shown(epoch, entry.is_best, book.shown, book.plan):
+                book.shown, book.skipped = epoch, None
+                self._show(book, entry)
+            if epoch < book.plan.epochs:
+                self._tick(book, EpochProgress(epoch + 1, 0, row["train_loss"], row["lr"]), now)
 
     def on_fit_end(self, history: History) -> None:
         book, self._book = self._book, None
         if book is not None:
             if book.skipped is not None:
                 self._show(book, book.skipped)
-            self._close(book, ending(history, book.plan))
-
-    def _is_due(self, now: float) -> bool:
-        return False
+            self._close(book, history)
 
     def _open(self, book: Book) -> None: ...
     def _show(self, book: Book, entry: Entry) -> None: ...
     def _tick(self, book: Book, progress: EpochProgress, now: float) -> None: ...
-    def _close(self, book: Book, words: str) -> None: ...
+    def _close(self, book: Book, history: History) -> None: ...
 
 
 class _PlainProgress(_Display):
@@ -384,33 +355,17 @@ class _PlainProgress(_Display):
 
     def _say(self, line: str) -> None:
         self._out.write(line + "\n")
-        self._out.flush()
         self._spoke = self._clock()
-
-    def _is_due(self, now: float) -> bool:
-        return now - self._spoke >= LINE_EVERY
 
     def _show(self, book: Book, entry: Entry) -> None:
         self._say(plain_row(entry, book.plan))
 
     def _tick(self, book: Book, progress: EpochProgress, now: float) -> None:
-        if progress.steps and self._is_due(now):
+        if progress.steps and now - self._spoke >= LINE_EVERY:
             self._say(plain_progress(book, progress, now))
 
-    def _close(self, book: Book, words: str) -> None:
-        self._say(words)
-
-
-class _LiveArea:
-    """What is redrawn below the permanent lines: rows that are held back, and the live line."""
-
-    def __init__(self) -> None:
-        self.rows: list[Text] = []
-        self.line: list[RenderableType] = []
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        yield from self.rows
-        yield from self.line
+    def _close(self, book: Book, history: History) -> None:
+        self._say(ending(history, book.plan))
 
 
 class _RichProgress(_Display):
@@ -423,26 +378,90 @@ class _RichProgress(_Display):
     def _open(self, book: Book) -> None:
         from rich.console import Console
 
-        # While the display is live, what the user's code prints goes through this console, and shall pass unchanged.
-        self._console = Console(
-            file=cast("IO[str]", self._out), force_terminal=True, markup=False, highlight=False, emoji=False, soft_wrap=True
-        )
-        self._area = _LiveArea()
+        # While the display is live, what the user's code prints comes through this console, and shall pass unchanged.
+        file = cast("IO[str]", self._out)
+        self._console = Console(file=file, force_terminal=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        self._is_unicode = self._out.encoding.lower().startswith("utf")
         self._columns: list[Column] = []
         self._held: list[Entry] = []
         self._lrs: set[float] = set()
         self._due = book.started + LIVE_AFTER
-        self._stop: Callable[[], object] | None = None
+        self._live: Live | None = None
+        self._stop: Callable[[], object] = lambda: None
 
     def _show(self, book: Book, entry: Entry) -> None:
         self._held.append(entry)
         self._lrs.add(entry.row["lr"])
-        self._area.rows = [] if self._columns or len(self._held) > 1 else self._table(book)
-        if not self._area.rows:
+        if self._columns or len(self._held) > 1:
             self._print_held(book)
 
     def _print_held(self, book: Book) -> None:
-        for line in self._table(book):
-            self._console.print(line, soft_wrap=False, no_wrap=True, overflow="crop", crop=True)
+        lines, self._columns = self._table(book)
         self._held.clear()
+        if self._live is not None:  # so that no row stands there twice
+            self._live.update("")
+        self._console.print(_text(lines), soft_wrap=False, no_wrap=True, overflow="crop")
 
+    def _table(self, book: Book) -> tuple[list[Piece], list[Column]]:
+        """The rows that are held, under a header where a new one is due; and the columns."""
+        columns, with_lr, pieces = self._columns, len(self._lrs) > 1, []
+        if not columns or with_lr != self._with_lr:
+            columns = plan_columns(self._held[0].row, book.plan, self._console.width - 3, with_lr)
+            pieces = [(GAP.join(column.header.rjust(column.width) for column in columns), "bold")]
+            self._with_lr = with_lr
+        for entry in self._held:
+            pieces.append(("\n" if pieces else "", ""))
+            for column in columns:
+                text = column.cell(entry)
+                pieces.append((GAP * (column != columns[0]) + text, "bold red" if "n" in text else ""))
+            pieces.append((f" {'★' if self._is_unicode else '*'}" if entry.is_best else "", "yellow"))
+        return pieces, columns
+
+    def _tick(self, book: Book, progress: EpochProgress, now: float) -> None:
+        if self._out.is_broken:
+            self._stop()
+        elif now >= self._due:
+            self._due = now + REDRAW_EVERY
+            if self._live is None:
+                self._live = _start_live(self._console, self._out.stream)
+                self._stop = weakref.finalize(self, _stop_live, self._live)  # called at the latest when Python ends
+            above = [*self._table(book)[0], ("\n", "")] if self._held else []
+            line = live_line(book, progress, now, self._console.width - 1, self._is_unicode)
+            self._live.update(_text([*above, *line]), refresh=True)
+
+    def _close(self, book: Book, history: History) -> None:
+        self._stop()
+        if self._held:
+            self._print_held(book)
+        style = "bold red" if history.stopped == "non-finite" else "bold"
+        self._console.print(ending(history, book.plan), style=style, soft_wrap=False)
+
+
+def _start_live(console: Console, stream: TextIO) -> Live:
+    from rich.live import Live
+
+    # What else goes to the terminal must pass above the live line; what goes to a file must go on going there.
+    out, err = (_is_terminal(stream) and _is_terminal(other) for other in (sys.stdout, sys.stderr))
+    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=out, redirect_stderr=err)
+    live.start()
+    return live
+
+
+def _stop_live(live: Live) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "rich_proxied_file"):
+            stream.flush()  # a line that has not ended yet
+    live.stop()
+
+
+def _text(pieces: Sequence[Piece]) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*pieces)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, OSError, ValueError):  # not quite a file, or closed
+        return False

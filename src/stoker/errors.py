@@ -66,7 +66,8 @@ class StokerError(Exception):
     """
 
     def __init__(self, where: str, rule: str, got: object = "", fix: str = "") -> None:
-        super().__init__(where, rule, got, fix)
+        # Not super(): OSError's constructor would take the texts for a number, a message and a file name.
+        Exception.__init__(self, where, rule, str(got), fix)
         self.where = where
         self.rule = rule
         self.got = str(got)
@@ -98,8 +99,8 @@ class UnknownNameError(ConfigError):
         self.name = name
         self.valid = names
 
-    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
-        return type(self), (self.where, self.name, self.valid)
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]], dict[str, object]]:
+        return type(self), (self.where, self.name, self.valid), self.__dict__
 
 
 class InputTypeError(StokerError, TypeError):
@@ -180,8 +181,8 @@ class MissingExtraError(StokerError, ImportError):
         self.package = package
         self.extra = extra
 
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
-        return type(self), (self.where, self.package, self.extra)
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str], dict[str, object]]:
+        return type(self), (self.where, self.package, self.extra), self.__dict__
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

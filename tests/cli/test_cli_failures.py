@@ -64,6 +64,13 @@ def test_debugging_shows_the_traceback_too(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Traceback" not in fail(monkeypatch, errors.ConfigError("lr", "must be above 0", -1)).stderr
 
 
+def test_what_the_system_refuses_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fail(monkeypatch, PermissionError(13, "Permission denied", "runs/x"))
+    assert (result.exit_code, result.stderr) == (1, "error: runs/x: Permission denied.\n")
+    result = fail(monkeypatch, OSError("odd"))
+    assert (result.exit_code, result.stderr) == (1, "error: odd.\n")
+
+
 def test_a_fault_of_ours_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     result = fail(monkeypatch, ZeroDivisionError("division by zero"))
     assert result.exit_code == 70

@@ -54,7 +54,7 @@ def test_columns_have_their_reason_below_where_there_is_no_room(capsys: pytest.C
         "distance  numeric      Float64         5     1,234",
         "          numbers from 40 to 2000.25, such as 100.5",
         "carrier   categorical  String          0         3",
-        "          text with 3 distinct values, such as AA",
+        "          text with 3 distinct values, such as 'AA'",
         "flown     datetime     Datetime        0         4",
         "          dates from 2013-01-01 on",
         "planet    ignored      String          0         1",
@@ -84,9 +84,9 @@ def test_long_names_are_folded_and_the_figures_are_not(capsys: pytest.CaptureFix
     show.inspection(table(Column(name, "numeric", "Float64", "numbers " + "and " * 20 + "no end", 0, 3, "0.5")))
     lines = rows(capsys.readouterr().out)
     assert max(map(len, lines)) <= 80
-    assert "".join(line[:42].strip() for line in lines[3:]) == name
+    assert "".join(line[:39].strip() for line in lines[3:]) == name
     assert lines[3].endswith("  numeric  Float64        0         3")
-    assert " ".join(line[43:].strip() for line in lines[4:]) == "numbers " + "and " * 20 + "no end, such as 0.5"
+    assert " ".join(line[40:].strip() for line in lines[4:]) == "numbers " + "and " * 20 + "no end, such as 0.5"
 
 
 def test_names_are_neither_markup_nor_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_names_are_neither_markup_nor_control_characters(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "[red]a[/red]  " in out
     assert "b\\x1b[2J c :boom:  " in out
-    assert "\\x07numbers, such as [b]1[/b]" in out
+    assert "  [b]1[/b]  \\x07numbers" in out
     assert "[b]no[/b], \\x1b[1myes" in out
     assert "\x1b" not in out
     assert "\x07" not in out

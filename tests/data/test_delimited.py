@@ -163,7 +163,9 @@ def test_a_header_without_rows(text: str) -> None:
 
 
 def test_text_in_other_encodings() -> None:
-    with pytest.raises(SourceFormatError, match=r"must be UTF-8 text, got the byte 0xe9 at offset 10, in line 3\. .*iconv"):
+    with pytest.raises(
+        SourceFormatError, match=r"must be UTF-8 text, got the byte 0xe9 at offset 10, in line 3\. .*iconv"
+    ):
         parse("a,b\n1,x\n2,é\n".encode("latin1"))
     with pytest.raises(SourceFormatError, match=r"must be UTF-8 text, got UTF-16\. .*iconv -f utf-16"):
         parse("a,b\n1,x\n".encode("utf-16"))
@@ -194,7 +196,7 @@ def test_what_polars_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
         parse("a,b\n1,2\n")
 
 
-CELLS = st.text(alphabet='ab0?,;"\n\r \t\'é', max_size=4)
+CELLS = st.text(alphabet="ab0?,;\"\n\r \t'é", max_size=4)
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.data import duplicates
 from stoker.data.duplicates import Duplicate, DuplicateReport
 from stoker.data.splits import Split, duplicates_across, image_duplicates, split_rows
 from stoker.errors import InputTypeError, SchemaError, SplitError
@@ -99,7 +98,7 @@ def test_images_with_a_common_hash_are_compared(monkeypatch: pytest.MonkeyPatch)
         def digest(self) -> bytes:
             return bytes(8)
 
-    monkeypatch.setattr(duplicates.hashlib, "blake2b", Same)
+    monkeypatch.setattr("hashlib.blake2b", Same)
     images = torch.tensor([1, 2, 1], dtype=torch.uint8).reshape(3, 1, 1, 1)
     report = image_duplicates(images, split_at(1, 2, 3))
     assert (report.valid_in_train, report.test_in_train, report.test_in_valid) == (0, 1, 0)
@@ -107,17 +106,17 @@ def test_images_with_a_common_hash_are_compared(monkeypatch: pytest.MonkeyPatch)
 
 def test_errors() -> None:
     with pytest.raises(
-        SchemaError, match="columns: must name columns of the table, got 'numbr'. Did you mean 'number'"
+        SchemaError, match=r"columns: must name columns of the table, got 'numbr'. Did you mean 'number'"
     ):
         duplicates_across(FRAME, split_at(3, 5, 8), ["numbr"])
     objects = FRAME.with_columns(pl.Series("o", [object()] * 8, dtype=pl.Object))
     with pytest.raises(
-        SchemaError, match="column 'o': must hold values that compare, got Python objects. Leave it out"
+        SchemaError, match=r"column 'o': must hold values that compare, got Python objects. Leave it out"
     ):
         duplicates_across(objects, split_at(3, 5, 8), ["o"])
-    with pytest.raises(SplitError, match="split: must be of the 8 rows given, got 7 rows. Split these rows anew"):
+    with pytest.raises(SplitError, match=r"split: must be of the 8 rows given, got 7 rows. Split these rows anew"):
         duplicates_across(FRAME, split_at(3, 5, 7), ["number"])
-    with pytest.raises(SplitError, match="split: must be of the 2 rows given, got 7 rows"):
+    with pytest.raises(SplitError, match=r"split: must be of the 2 rows given, got 7 rows"):
         image_duplicates(torch.zeros(2, 1, 1, 1), split_at(3, 5, 7))
-    with pytest.raises(InputTypeError, match="images: must be a tensor on the CPU, got list"):
+    with pytest.raises(InputTypeError, match=r"images: must be a tensor on the CPU, got list"):
         image_duplicates([1], split_at(1, 1, 1))  # type: ignore[arg-type]

@@ -57,12 +57,16 @@ def test_the_nan_that_python_writes_is_missing() -> None:
     ],
 )
 def test_bad_lines_are_named(text: str, line: int, got: str) -> None:
-    with pytest.raises(SourceFormatError, match=rf"t\.jsonl, line {line}: must be a JSON object, got {got}.* Write one obj"):
+    with pytest.raises(
+        SourceFormatError, match=rf"t\.jsonl, line {line}: must be a JSON object, got {got}.* Write one obj"
+    ):
         parse_json_lines(text.encode(), "t.jsonl")
 
 
 def test_empty_or_in_another_encoding() -> None:
     with pytest.raises(SourceFormatError, match=r"t\.jsonl: must not be empty"):
         parse_json_lines(b"\n", "t.jsonl")
-    with pytest.raises(SourceFormatError, match=r"t\.jsonl: must be UTF-8 text, got the byte 0xe9 at offset 6, in line 1"):
+    with pytest.raises(
+        SourceFormatError, match=r"t\.jsonl: must be UTF-8 text, got the byte 0xe9 at offset 6, in line 1"
+    ):
         parse_json_lines('{"a":"é"}'.encode("latin1"), "t.jsonl")

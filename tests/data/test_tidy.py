@@ -54,7 +54,9 @@ def test_a_value_at_the_very_end_decides_too() -> None:
 
 
 def test_decimal_commas_only_where_they_are_asked_for() -> None:
-    frame = pl.DataFrame({"a": ["3,14", "2", "-1,5e3", None], "b": ["1,2,3", "4", "5", "6"], "c": ["1,5", "x", "2", "3"]})
+    frame = pl.DataFrame(
+        {"a": ["3,14", "2", "-1,5e3", None], "b": ["1,2,3", "4", "5", "6"], "c": ["1,5", "x", "2", "3"]}
+    )
     numbers = narrow(frame, decimal_comma=True)
     assert numbers["a"].to_list() == [3.14, 2.0, -1500.0, None]
     assert numbers["b"].dtype == numbers["c"].dtype == pl.String

@@ -20,20 +20,20 @@ def main() -> None:
         encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if encoding == "utf8" else "replace")
-    try:
-        from stoker.cli.app import app
+    from stoker.cli.app import app
 
-        app(prog_name="stoker")
+    try:
+        try:
+            app(prog_name="stoker")
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)  # pressed before a command was begun
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            discard_output()
-            sys.exit(PIPE_CLOSED)
+    except OSError as error:  # the output's reader is gone, or its disk is full
+        discard_output()
+        sys.exit(PIPE_CLOSED if isinstance(error, BrokenPipeError) else f"error: {error.strerror}.")
 
 
 def discard_output() -> None:
-    """Let the standard output go nowhere, as its reader is gone: Python flushes it once more as it ends."""
+    """Let the standard output go nowhere, as where it went is gone or full: Python flushes it once more as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,7 +41,7 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="[bold]For a start:[/]  stoker fit iris    [dim]and[/]  stoker fit housing.csv --target price")
+@app.callback(epilog="For a start:\n\n  stoker fit iris\n\n  stoker fit housing.csv --target price --epochs 50")
 def stoker_command(
     version: Annotated[
         bool,

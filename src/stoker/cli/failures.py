@@ -39,6 +39,11 @@ def reported() -> Iterator[None]:
     except BrokenPipeError:
         discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        _trace()
+        where = "" if error.filename is None else f"{error.filename}: "
+        say("error", f"{where}{error.strerror or error}.", "bold red")
+        raise typer.Exit(FAILED) from None
     except Exception as error:
         _trace()
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -109,7 +109,7 @@ ClassWeights = Annotated[Any, _option("balanced, or one for each class: 1,2.5.",
 LabelSmoothing = Annotated[float | None, _option("Share of a label to spread over all (0).", TRAINING, "SHARE")]
 ClipNorm = Annotated[float | None, _option("Largest norm of the gradients.", TRAINING, "NORM")]
 Patience = Annotated[int | None, _option("Stop after so many epochs without a gain.", TRAINING, "COUNT")]
-Monitor = Annotated[str | None, _option("Where a gain is looked for (valid_loss).", TRAINING, "NAME")]
+Monitor = Annotated[str | None, _option("What tells the best epoch (valid_loss).", TRAINING, "NAME")]
 Metrics = Annotated[list[str] | None, _option("What to measure, such as accuracy,f1.", TRAINING, "NAMES")]
 
 # Where, and whereto.

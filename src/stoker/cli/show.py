@@ -179,7 +179,8 @@ def _columns(schema: Schema, width: int) -> Grid:
     grid.columns[0].max_width = max(width - len(heading) - 4, 12)  # a longer name is folded instead of the figures
     for row, column in zip(rows, schema.columns, strict=True):
         figures = f"{row[1]:<{kind}}  {row[2]:<{dtype}}  {row[3]:>{missing}}  {row[4]:>{distinct}}\n"
-        such_as = f", such as {row[5]}" if row[5] and row[5] not in row[6] else ""
+        example = f"'{row[5]}'" if row[2] == "String" else row[5]
+        such_as = f", such as {example}" if row[5] and row[5] not in row[6] else ""
         grid.add_row(Text(row[0]), Text.assemble(figures, (f"{row[6]}{such_as}", "dim")), style=_row_style(column))
     return grid
 

@@ -6,8 +6,9 @@ no per-sample Python, no collating. A user's own ``DataLoader`` goes through as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sized
+from numbers import Integral
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -133,11 +134,11 @@ class ResidentBatches:
         device: torch.device | str = "cpu",
     ) -> None:
         rows = _common_rows(inputs, targets)
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError("batch_size", "must be at least 1", batch_size, "Use None for all rows in one batch.")
+        _check_batch_size(batch_size)
         device = torch.device(device)
-        self.inputs: Tree = tree_map(lambda leaf: leaf.to(device), inputs)
-        self.targets: Tree | None = tree_map(lambda leaf: leaf.to(device), targets)
+        # Detached: all batches of a gather would share the graph that the data came from, and the first frees it.
+        self.inputs: Tree = tree_map(lambda leaf: leaf.detach().to(device), inputs)
+        self.targets: Tree | None = tree_map(lambda leaf: leaf.detach().to(device), targets)
         self.shuffle = shuffle
         self.seed = seed
         self.device = device
@@ -154,6 +155,19 @@ class ResidentBatches:
 
     def __len__(self) -> int:
         return -(-self._rows // self._batch_size)
+
+    def to(self, device: torch.device | str) -> ResidentBatches:
+        """The same batches on another device; themselves if they are there."""
+        if torch.device(device) == self.device:
+            return self
+        return ResidentBatches(
+            self.inputs,
+            self.targets,
+            batch_size=self._batch_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            device=device,
+        )
 
     def order(self, epoch: int) -> Tensor:
         """The row indices of an epoch, int64, shape ``[rows]``, on the CPU."""
@@ -178,7 +192,9 @@ class ResidentBatches:
 
     def _gather(self, order: Tensor | None, start: int, stop: int) -> Batch:
         if order is None:
-            return _slice(self.inputs, start, stop), _slice(self.targets, start, stop)
+            # Copies, as a DataLoader's batches are: a model that works in place must not change the data themselves.
+            inputs = tree_map(lambda leaf: leaf[start:stop].clone(), self.inputs)
+            return inputs, tree_map(lambda leaf: leaf[start:stop].clone(), self.targets)
         chosen = order[start:stop]
         inputs = tree_map(lambda leaf: leaf.index_select(0, chosen), self.inputs)
         targets = tree_map(lambda leaf: leaf.index_select(0, chosen), self.targets)
@@ -203,8 +219,10 @@ class LoaderBatches:
 
     @property
     def rows(self) -> int | None:
-        sampler = self.loader.sampler
-        return len(sampler) if hasattr(sampler, "__len__") and not self._iterable else None
+        sampler, size = self.loader.sampler, self.loader.batch_size
+        if not isinstance(sampler, Sized) or self._iterable or size is None:  # no size: batches are the user's own
+            return None
+        return len(sampler) // size * size if self.loader.drop_last else len(sampler)
 
     @property
     def batch_size(self) -> int | None:
@@ -280,9 +298,10 @@ def as_batches(
     """Make batches of whatever holds samples.
 
     Args:
-        data: ``(inputs, targets)`` of tensors or arrays; a ``TensorDataset`` (made resident); any other ``Dataset``
-            (read by a ``DataLoader``); a ``DataLoader`` (kept as it is, with its own batch size and order); or batches.
-        batch_size: Rows of a batch; ``None`` means all rows in one.
+        data: ``(inputs, targets)`` of tensors or arrays; a ``TensorDataset`` (made resident, unless there are
+            ``loader_args``); any other ``Dataset`` (read by a ``DataLoader``); a ``DataLoader`` (kept as it is, with
+            its own batch size and order); or batches, which keep theirs.
+        batch_size: Rows of a batch; ``None`` means all rows in one (32 of a ``Dataset`` that does not know its length).
         shuffle: Whether each epoch has an order of its own.
         seed: Seeds the orders.
         device: Where the batches shall live.
@@ -292,15 +311,18 @@ def as_batches(
 
     Raises:
         InputTypeError: ``data`` is none of these.
-        ConfigError: ``batch_size`` is below 1.
+        ConfigError: ``batch_size`` is below 1, or the ``DataLoader`` refuses its ``loader_args``.
         DataError: There are no rows, or inputs and targets differ in their number.
     """
     if isinstance(data, DataLoader):
         return LoaderBatches(data, device=device, with_targets=with_targets)
-    if isinstance(data, (ResidentBatches, LoaderBatches)):
-        return data
+    if isinstance(data, LoaderBatches):
+        return LoaderBatches(data.loader, device=device, with_targets=data.with_targets)
+    if isinstance(data, ResidentBatches):
+        return data.to(device)
     settings: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, "device": device}
-    if isinstance(data, TensorDataset):
+    # A subclass may change what a sample is, and loader_args may say which are drawn: those are read by a DataLoader.
+    if type(data) is TensorDataset and not loader_args:
         inputs, targets = split_item(data.tensors, with_targets)
         return ResidentBatches(inputs, targets, **settings)
     if isinstance(data, Dataset):
@@ -323,19 +345,34 @@ def as_batches(
 def _loader(
     data: Dataset[Any], batch_size: int | None, shuffle: bool, seed: int, device: torch.device, extra: Mapping[str, Any]
 ) -> DataLoader[Any]:
+    _check_batch_size(batch_size)
     arguments: dict[str, Any] = {"pin_memory": device.type == "cuda"}
     if extra.get("num_workers"):
         arguments["persistent_workers"] = True
     if isinstance(data, IterableDataset):
         arguments["batch_size"] = 32 if batch_size is None else batch_size
+    elif "batch_sampler" not in extra:  # which decides size and order itself
+        if not isinstance(data, Sized):
+            raise InputTypeError("data", "a Dataset must know its length", type(data).__name__, "Give it a __len__.")
+        rows = len(data)
+        if rows == 0:
+            raise DataError(
+                "data", "must have at least one sample", "an empty Dataset", "Check the filter that made it."
+            )
+        arguments["batch_size"] = rows if batch_size is None else batch_size
+        if shuffle:
+            arguments["sampler"] = EpochSampler(rows, seed)
+    try:
         return DataLoader(data, **{**arguments, **extra})
-    rows = len(cast("Sequence[Any]", data))
-    if rows == 0:
-        raise DataError("data", "must have at least one sample", "an empty Dataset", "Check the filter that made it.")
-    arguments["batch_size"] = rows if batch_size is None else batch_size
-    if shuffle:
-        arguments["sampler"] = EpochSampler(rows, seed)
-    return DataLoader(data, **{**arguments, **extra})
+    except (ValueError, TypeError) as error:
+        raise ConfigError("loader_args", f"the DataLoader refused them: {error}", dict(extra)) from error
+
+
+def _check_batch_size(batch_size: object) -> None:
+    if batch_size is not None and not (isinstance(batch_size, Integral) and int(batch_size) >= 1):
+        raise ConfigError(
+            "batch_size", "must be a whole number from 1 on", repr(batch_size), "Use None for all rows in one batch."
+        )
 
 
 def _tensors(data: Any, what: str) -> Tree:
@@ -352,8 +389,10 @@ def _tensor(data: Any, what: str) -> Tensor:
         return data
     try:
         array = np.asarray(data)
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    except (TypeError, ValueError):
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        plain = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+        tensor = torch.from_numpy(array if plain else array.copy())
+    except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(
             what, "must be tensors or numeric arrays", _describe(data), "Encode text and dates as numbers first."
         ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -17,15 +17,19 @@ import torch
 
 from stoker.data import cells, strict
 from stoker.data.kinds import shorten
-from stoker.data.schema import Column, Schema
+from stoker.data.schema import Schema
 from stoker.data.tasks import sort_classes
 from stoker.errors import ConfigError, EncodingError, InputTypeError, SchemaError, suggest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["MISSING", "UNKNOWN", "CategoricalColumn", "Columns", "NumericColumn", "Part"]
 
 UNKNOWN, MISSING = 0, 1
 """The codes of a category that is not in the vocabulary, and of no category; the vocabulary's begin at 2."""
 
+Rows: TypeAlias = "NDArray[np.int64]"
 Part: TypeAlias = Literal["year", "month", "day", "weekday", "hour", "minute", "second", "days"]
 
 _PARTS: tuple[Part, ...] = ("year", "month", "day", "weekday", "hour", "minute", "second", "days")
@@ -90,7 +94,9 @@ class Columns:
     categorical: tuple[CategoricalColumn, ...]
 
     @classmethod
-    def fit(cls, frame: pl.DataFrame, schema: Schema, *, max_categories: int = 10_000) -> Columns:
+    def fit(
+        cls, frame: pl.DataFrame, schema: Schema, *, rows: Rows | None = None, max_categories: int = 10_000
+    ) -> Columns:
         """Learn vocabularies and the parts of datetimes from training rows.
 
         A category that is seen once is left out of the vocabulary, and so reads as unknown: that is what trains the
@@ -98,8 +104,10 @@ class Columns:
         that do not vary are left out as well, and with them a datetime of which no part varies.
 
         Args:
-            frame: The training rows, and no others.
+            frame: The training rows, and no others; or, with ``rows``, a table that has them.
             schema: What each column is.
+            rows: Which of the table's rows are for training. One column of them is copied at a time, which spares a
+                copy of the table. No other row is looked at.
             max_categories: The most categories to keep for one column; beyond, the rarest read as unknown.
 
         Raises:
@@ -117,18 +125,21 @@ class Columns:
             raise SchemaError(
                 "training rows", "must have the schema's columns", got, suggest(lacking[0], frame.columns)
             )
-        if frame.height == 0:
+        if (frame.height if rows is None else len(rows)) == 0:
             raise SchemaError("training rows", "must be at least one", "0", "Give the training part more rows.")
         numeric: list[NumericColumn] = []
         categorical: list[CategoricalColumn] = []
         for column in schema.features:
-            series = frame[column.name]
             if column.kind == "categorical":
-                categorical.append(CategoricalColumn(column.name, _vocabulary(series, max_categories)))
+                categorical.append(
+                    CategoricalColumn(column.name, _vocabulary(frame[column.name], rows, max_categories))
+                )
             elif column.kind == "datetime":
-                numeric += _fit_datetime(series)
+                numeric += _fit_datetime(frame[column.name], rows)
             else:
-                numeric.append(_fit_number(series, column))
+                reads: Literal["boolean", "number"] = "boolean" if column.kind == "boolean" else "number"
+                _read_number(frame[column.name], rows, reads)  # only to see that all values fit
+                numeric.append(NumericColumn(column.name, reads))
         if not numeric and not categorical:
             fix = "Use a larger training part, or declare other columns numeric or categorical."
             raise SchemaError("training rows", "must have a feature that varies", "none", fix)
@@ -154,7 +165,7 @@ class Columns:
         """The number of codes of each categorical column, *unknown* and *missing* among them."""
         return tuple(len(column.vocabulary) + _SPECIAL for column in self.categorical)
 
-    def read(self, frame: pl.DataFrame) -> dict[str, torch.Tensor]:
+    def read(self, frame: pl.DataFrame, rows: Rows | None = None) -> dict[str, torch.Tensor]:
         """Read rows, of training or any others.
 
         Categories are compared by their text form (:func:`stoker.data.cells.texts`), so that 3, 3.0 and ``"3"`` are one
@@ -162,6 +173,8 @@ class Columns:
 
         Args:
             frame: The rows. Columns may come in any order, and others beside them are not looked at.
+            rows: Which of them to read, if not all; they are copied one column at a time. Errors count rows in the
+                whole table.
 
         Returns:
             ``"numeric"``: float64, shape ``[n, len(numeric_names)]``, NaN for missing values, ±inf among them.
@@ -178,22 +191,23 @@ class Columns:
         if lacking:
             rule = "must have every column that the model was trained on"
             raise EncodingError("table", rule, _named(lacking), suggest(lacking[0], frame.columns))
+        n = frame.height if rows is None else len(rows)
         raw: dict[str, torch.Tensor] = {}
         # one column at a time into its place: at no time is there more than the result and one column
         if self.numeric:
-            numeric = np.empty((frame.height, len(self.numeric_names)))
+            numeric = np.empty((n, len(self.numeric_names)))
             place = 0
             for column in self.numeric:
-                values = _read_number(frame[column.name], column.reads)
+                values = _read_number(frame[column.name], rows, column.reads)
                 for part in column.parts or ("",):
                     feature = values if part == "" else _part(values, part, column.origin)
                     numeric[:, place] = feature.cast(pl.Float64).fill_null(float("nan")).to_numpy()
                     place += 1
             raw["numeric"] = torch.from_numpy(numeric)
         if self.categorical:
-            codes = np.empty((frame.height, len(self.categorical)), np.int64)
+            codes = np.empty((n, len(self.categorical)), np.int64)
             for place, category in enumerate(self.categorical):
-                codes[:, place] = _read_codes(frame[category.name], category.vocabulary).to_numpy()
+                codes[:, place] = _read_codes(frame[category.name], rows, category.vocabulary).to_numpy()
             raw["categorical"] = torch.from_numpy(codes)
         return raw
 
@@ -237,19 +251,13 @@ def _named(lacking: list[str]) -> str:
     return f"a table without {', '.join(map(repr, lacking[:10]))}{more}"
 
 
-def _fit_number(series: pl.Series, column: Column) -> NumericColumn:
-    reads: Literal["number", "boolean"] = "boolean" if column.kind == "boolean" else "number"
-    _read_number(series, reads)
-    return NumericColumn(column.name, reads)
-
-
-def _fit_datetime(series: pl.Series) -> list[NumericColumn]:
+def _fit_datetime(series: pl.Series, rows: Rows | None) -> list[NumericColumn]:
     """The parts of a datetime that vary; an empty list if none does."""
     reads: Literal["datetime", "clock"] = "datetime"
-    clock = cells.times_of_day(series)
+    clock = cells.times_of_day(_take(series, rows))
     if clock is not None and clock.values.count() > 0 and not clock.odd.any():
         reads = "clock"
-    values = _read_number(series, reads)
+    values = _read_number(series, rows, reads)
     days = values.cast(pl.Int64).min()
     if days is None:
         return []
@@ -267,23 +275,28 @@ def _part(values: pl.Series, part: str, origin: int) -> pl.Series:
     return extracted
 
 
-def _vocabulary(series: pl.Series, most: int) -> tuple[str, ...]:
+def _vocabulary(series: pl.Series, rows: Rows | None, most: int) -> tuple[str, ...]:
     """The categories seen more than once, the ``most`` frequent of them, sorted."""
-    text = _read_text(series).rename("text").drop_nulls()
+    text = _read_text(_take(series, rows)).rename("text").drop_nulls()
     counts = text.value_counts(name="rows").filter(pl.col("rows") > 1)
     if counts.height > most:
         counts = counts.sort("rows", "text", descending=[True, False]).head(most)
     return sort_classes(counts["text"].to_list())
 
 
-def _read_number(series: pl.Series, reads: str) -> pl.Series:
+def _take(series: pl.Series, rows: Rows | None) -> pl.Series:
+    return series if rows is None else series.gather(rows)
+
+
+def _read_number(series: pl.Series, rows: Rows | None, reads: str) -> pl.Series:
     reader, rule = _READERS[reads]
-    reading = reader(series)
+    reading = reader(_take(series, rows))
     if reading is None:
         fix = "Convert the column to what it was in training."
         raise EncodingError(f"column {series.name!r}", rule, f"type {series.dtype}", fix)
-    row = reading.first_odd()
-    if row is not None:
+    odd = reading.first_odd()
+    if odd is not None:
+        row = odd if rows is None else int(rows[odd])
         fix = "Correct the value, or leave it empty to have it count as missing."
         raise EncodingError(cells.place(series.name, row), rule, shorten(series[row]), fix)
     return reading.values
@@ -297,8 +310,8 @@ def _read_text(series: pl.Series) -> pl.Series:
     return text
 
 
-def _read_codes(series: pl.Series, vocabulary: tuple[str, ...]) -> pl.Series:
-    text = _read_text(series)
+def _read_codes(series: pl.Series, rows: Rows | None, vocabulary: tuple[str, ...]) -> pl.Series:
+    text = _read_text(_take(series, rows))
     codes = cells.positions(text, vocabulary) + _SPECIAL
     unread = codes.is_null()
     if not unread.any():

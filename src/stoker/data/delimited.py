@@ -234,6 +234,6 @@ def _with_codes_as_text(frame: pl.DataFrame, data: bytes, separator: str) -> pl.
     text = pl.read_csv(data, separator=separator, null_values=list(MISSING), infer_schema=False, columns=places)
     columns = frame.get_columns()
     for place, column in zip(places, text, strict=True):
-        if column.str.contains(CODE).any():
+        if column.alias("").str.contains(CODE).any():
             columns[place] = column
     return pl.DataFrame(columns)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -233,7 +234,7 @@ class TableEncoder(nn.Module):
             encoded["categorical"] = torch.where(known, codes, UNKNOWN)
         return encoded
 
-    def encode(self, raw: dict[str, Tensor], *, rows_at_once: int = 1 << 15) -> dict[str, Tensor]:
+    def encode(self, raw: dict[str, Tensor], *, rows_at_once: int = 1 << 12) -> dict[str, Tensor]:
         """Encode all rows of a table, some at a time, so that float64 copies of the whole are never in memory.
 
         Args:
@@ -391,18 +392,24 @@ class ImageEncoder(nn.Module):
 
 
 def _mean_std(values: Tensor) -> tuple[float, float]:
-    """The mean and the unbiased standard deviation of what is finite; 0 and 1 if nothing is."""
-    present = values[values.isfinite()].to(torch.float64)
-    if present.numel() == 0:
+    """The mean and the unbiased standard deviation of what is finite; 0 and 1 if nothing is.
+
+    NumPy's sums do not depend on the number of threads, as torch's do.
+    """
+    array = values.detach().cpu().numpy().astype(np.float64)
+    present = array[np.isfinite(array)]
+    if present.size == 0:
         return 0.0, 1.0
-    low, high = present.aminmax()
+    low, high = float(present.min()), float(present.max())
     if low == high:  # exactly, where rounding would give a deviation that is tiny but not 0
-        return float(low), 1.0
-    scale = max(float(low.abs()), float(high.abs()))
-    scale = scale if scale > 1e100 or scale < 1e-100 else 1.0  # whose squares would overflow, or vanish
-    scaled = present / scale
-    std = float(scaled.std()) * scale
-    return float(scaled.mean()) * scale, std if 0 < std < math.inf else 1.0
+        return low, 1.0
+    scale = max(abs(low), abs(high))
+    if scale > 1e100 or scale < 1e-100:  # whose squares would overflow, or vanish
+        present = present / scale
+    else:
+        scale = 1.0
+    std = float(present.std(ddof=1)) * scale
+    return float(present.mean()) * scale, std if 0 < std < math.inf else 1.0
 
 
 def _is_tracing() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def fingerprint_files(digests: Mapping[str, str]) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def fingerprint_arrays(arrays: Mapping[str, NDArray[np.generic] | None]) -> str:
+def fingerprint_arrays(arrays: Mapping[str, NDArray[Any] | None]) -> str:
     """The fingerprint of named arrays: their names, dtypes, shapes and values, in the order given.
 
     Args:
@@ -92,7 +92,7 @@ def fingerprint_frame(frame: pl.DataFrame) -> str:
     total = hashlib.sha256()
     for column in frame:
         _update_text(total, column.name)
-        _update_column(total, column)
+        _update_column(total, column.alias(""))  # nameless: polars takes some names for patterns
     return f"sha256:{total.hexdigest()}"
 
 

@@ -30,7 +30,7 @@ def kind_of(source: object) -> str:
     return type(source).__qualname__ if package == "builtins" else f"{package}.{type(source).__qualname__}"
 
 
-def frame_from(source: object) -> pl.DataFrame | None:
+def frame_from(source: Any) -> pl.DataFrame | None:
     """Convert a data frame of any library; None if it is not a data frame.
 
     pandas: the index is dropped; column names that are not text become text; categoricals become ``pl.Enum`` (text of
@@ -54,23 +54,22 @@ def frame_from(source: object) -> pl.DataFrame | None:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(source, pandas.DataFrame):
         return _from_pandas(source)
-    known: Any = nw.from_native(source, pass_through=True)
+    pyarrow: Any = sys.modules.get("pyarrow")
+    if pyarrow is not None and isinstance(source, pyarrow.Table | pyarrow.RecordBatch | pyarrow.RecordBatchReader):
+        check_unique(source.schema.names, kind_of(source))
+        if isinstance(source, pyarrow.RecordBatch):
+            source = pyarrow.Table.from_batches([source])
+        return nans_to_nulls(pl.DataFrame(source if isinstance(source, pyarrow.Table) else source.read_all()))
+    known: Any = nw.from_native(source, pass_through=True, allow_series=True)
     if isinstance(known, nw.LazyFrame):
         raise InputTypeError(
             "source", "a data frame must be in memory", kind_of(source), "Call .collect() on it first."
         )
-    try:
-        if isinstance(known, nw.DataFrame):
-            if known.implementation.is_pandas_like():
-                return _from_pandas(known.to_pandas())
-            return nans_to_nulls(known.to_polars())
-        if hasattr(source, "__arrow_c_stream__") and not _is_column(source):
-            return nans_to_nulls(pl.DataFrame(source))
-    except pl.exceptions.DuplicateError:
-        check_unique([str(name) for name in known.columns] if hasattr(known, "columns") else [], kind_of(source))
-        raise SchemaError(
-            kind_of(source), "column names must be unique", "", "Rename or drop the duplicates."
-        ) from None
+    if isinstance(known, nw.DataFrame):
+        pandas_like = known.implementation.is_pandas_like()
+        return _from_pandas(known.to_pandas()) if pandas_like else nans_to_nulls(known.to_polars())
+    if hasattr(source, "__arrow_c_stream__") and not isinstance(known, nw.Series) and not _is_column(source):
+        return nans_to_nulls(pl.DataFrame(source))
     return None
 
 
@@ -89,19 +88,24 @@ def series_from(name: str, values: Any) -> pl.Series:
         SchemaError: It holds something that is not a number, text, boolean or time; the text names row and value.
         InputTypeError: It is not a column at all.
     """
+    return _column(name, values).alias(name)
+
+
+def _column(name: str, values: Any) -> pl.Series:
+    """Convert one column, nameless: polars takes names such as ``^a.*$`` and ``*`` for patterns."""
     import narwhals as nw
 
     pandas: Any = sys.modules.get("pandas")
     if isinstance(values, pl.Series):
-        series = values.alias(name)
+        series = values.alias("")
         return series.fill_nan(None) if series.dtype.is_float() else series
     if pandas is not None and isinstance(values, pandas.Series | pandas.Index | pandas.api.extensions.ExtensionArray):
         return _pandas_column(name, pandas.Series(values))
     known: Any = nw.from_native(values, pass_through=True, allow_series=True)
     if isinstance(known, nw.Series):
-        return series_from(name, known.to_polars())
+        return _column(name, known.to_polars())
     if _is_column(values):
-        return series_from(name, pl.Series(values))
+        return _column(name, pl.Series(values))
     if isinstance(values, list | tuple | range):
         return _object_column(name, list(values))
     array = array_from(values)
@@ -111,10 +115,8 @@ def series_from(name: str, values: Any) -> pl.Series:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        got = f"shape {array.shape}"
-        raise DataError(
-            f"column {name!r}", "must be one-dimensional", got, "Give each of its columns a name of its own."
-        )
+        fix = "Give each of its columns a name of its own."
+        raise DataError(f"column {name!r}", "must be one-dimensional", f"the shape {array.shape}", fix)
     return _array_column(name, array)
 
 
@@ -142,7 +144,7 @@ def _is_column(source: object) -> bool:
 def _from_pandas(frame: Any) -> pl.DataFrame:
     names = [str(name) for name in frame.columns]
     check_unique(names, "pandas.DataFrame")
-    return pl.DataFrame([_pandas_column(name, frame.iloc[:, place]) for place, name in enumerate(names)])
+    return pl.DataFrame([_pandas_column(name, frame.iloc[:, place]).alias(name) for place, name in enumerate(names)])
 
 
 def _pandas_column(name: str, column: Any) -> pl.Series:
@@ -151,35 +153,32 @@ def _pandas_column(name: str, column: Any) -> pl.Series:
     if isinstance(dtype, np.dtype):
         return _array_column(name, column.to_numpy())
     if isinstance(dtype, pandas.CategoricalDtype):
-        return _categories(name, [str(category) for category in dtype.categories], column.cat.codes.to_numpy())
+        return _categories([str(category) for category in dtype.categories], column.cat.codes.to_numpy())
     if isinstance(dtype, pandas.DatetimeTZDtype):
-        utc = _array_column(name, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()).dt.replace_time_zone(
-            "UTC"
-        )
+        naive = _array_column(name, column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
+        utc = naive.dt.replace_time_zone("UTC")
         try:
             return utc.dt.convert_time_zone(str(dtype.tz))
-        except (
-            pl.exceptions.PolarsError
-        ):  # a fixed offset, which polars does not have as a zone: the instant is the same
+        except pl.exceptions.PolarsError:  # a fixed offset, no zone to polars: the instants are the same
             return utc
     if isinstance(dtype, pandas.PeriodDtype):
         return _array_column(name, column.dt.to_timestamp().to_numpy())
     if isinstance(dtype, pandas.SparseDtype):
         return _pandas_column(name, column.sparse.to_dense())
     if isinstance(dtype, pandas.ArrowDtype):
-        return series_from(name, pl.Series(column.array.__arrow_array__()))
+        return _column(name, pl.Series(column.array.__arrow_array__()))
     kind: np.dtype[Any] | None = getattr(dtype, "numpy_dtype", None)  # of the nullable numbers and booleans
     if kind is not None and kind.kind in "biuf":
         values = column.to_numpy(dtype=kind, na_value=kind.type(0))
         return _array_column(name, np.ma.MaskedArray(values, mask=column.isna().to_numpy()))
     if isinstance(dtype, pandas.StringDtype):
-        return pl.Series(name, column.to_numpy(dtype=object, na_value=None).tolist(), dtype=pl.String)
+        return pl.Series(column.to_numpy(dtype=object, na_value=None).tolist(), dtype=pl.String)
     return _object_column(name, [None if gone else str(v) for v, gone in zip(column, column.isna(), strict=True)])
 
 
-def _categories(name: str, categories: list[str], codes: NDArray[np.integer[Any]]) -> pl.Series:
-    taken = pl.Series(name, np.where(codes < 0, 0, codes), dtype=pl.UInt32)
-    text = pl.Series(name, categories or [""], dtype=pl.String).gather(taken)
+def _categories(categories: list[str], codes: NDArray[np.integer[Any]]) -> pl.Series:
+    taken = pl.Series(np.where(codes < 0, 0, codes), dtype=pl.UInt32)
+    text = pl.Series(categories or [""], dtype=pl.String).gather(taken)
     present = pl.Series(codes >= 0)
     return text.zip_with(present, pl.Series([None], dtype=pl.String)).cast(pl.Enum(list(dict.fromkeys(categories))))
 
@@ -190,18 +189,16 @@ def _array_column(name: str, array: NDArray[Any]) -> pl.Series:
     array = np.asarray(array)
     kind = array.dtype.kind
     if kind == "f":
-        wide = array.astype(
-            np.float32 if array.dtype.itemsize < 4 else np.float64 if array.dtype.itemsize > 8 else array.dtype
-        )
-        series = pl.Series(name, wide, nan_to_null=True)
+        size = min(max(array.dtype.itemsize, 4), 8)  # half and extended precision are not for polars
+        series = pl.Series(array.astype(f"f{size}"), nan_to_null=True)
     elif kind in "biu":
-        series = pl.Series(name, array)
+        series = pl.Series(array.astype(array.dtype.newbyteorder("=")))
     elif kind in "mM":
-        series = pl.Series(name, array.astype(f"{kind}8[{_time_unit(kind, np.datetime_data(array.dtype)[0])}]"))
+        series = pl.Series(array.astype(f"{kind}8[{_time_unit(kind, np.datetime_data(array.dtype)[0])}]"))
     elif kind == "S":
         return _array_column(name, np.char.decode(array, "utf-8"))
     elif kind in "UT":
-        series = pl.Series(name, array.tolist(), dtype=pl.String)
+        series = pl.Series(array.tolist(), dtype=pl.String)
     elif kind == "O":
         series = _object_column(name, array.tolist())
     else:
@@ -223,29 +220,29 @@ _TIMES = (date, datetime, time, timedelta)
 
 def _object_column(name: str, values: Sequence[Any]) -> pl.Series:
     """Python objects: of one kind as that kind, integers with floats as floats, other mixtures as text."""
-    cleaned = [
-        None if _is_missing(value) else value.item() if isinstance(value, np.generic) else value for value in values
-    ]
-    kinds = {type(value) for value in cleaned if value is not None}
+    cleaned = [_python_value(value) for value in values]
     for row, value in enumerate(cleaned):
         if value is not None and not isinstance(value, str | int | float | Decimal | date | time | timedelta):
-            raise SchemaError(
-                f"column {name!r}, row {row}", _VALUES, f"a {kind_of(value)}", "Convert or drop the column."
-            )
+            fix = "Convert or drop the column."
+            raise SchemaError(f"column {name!r}, row {row}", _VALUES, f"a {kind_of(value)}", fix)
+    kinds = {type(value) for value in cleaned if value is not None}
     if kinds <= {str}:
-        return pl.Series(name, cleaned, dtype=pl.String)
+        return pl.Series(cleaned, dtype=pl.String)
     if kinds == {bool} or (kinds == {int} and max(map(abs, (v for v in cleaned if v is not None))) < 2**63):
-        return pl.Series(name, cleaned)
+        return pl.Series(cleaned)
     if all(issubclass(kind, int | float | Decimal) and kind is not bool for kind in kinds):
-        return pl.Series(name, [None if value is None else float(value) for value in cleaned], nan_to_null=True)
+        return pl.Series([None if value is None else float(value) for value in cleaned], nan_to_null=True)
     if len(kinds) == 1 and issubclass(next(iter(kinds)), _TIMES):
-        return pl.Series(name, cleaned)
-    return pl.Series(name, [None if value is None else str(value) for value in cleaned], dtype=pl.String)
+        return pl.Series(cleaned)
+    return pl.Series([None if value is None else str(value) for value in cleaned], dtype=pl.String)
 
 
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, by name: it may not be there
-        return True
+def _python_value(value: Any) -> Any:
+    """A value as Python's own kind, ``None`` if it stands for a missing one."""
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, by name: it may not be installed
+        return None
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return bool(np.isnat(value))
-    return isinstance(value, float | np.floating | Decimal) and bool(value != value)
+        return value.astype(f"{value.dtype.kind}8[us]").item()  # of NaT None; of nanoseconds it would be an integer
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float | Decimal) and value != value else value

@@ -33,6 +33,7 @@ IDX_FILES = (
 """The names of a data set's files, each of which ``.gz`` may follow: images and labels, those to test on last."""
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_DIMS = 32  # NumPy 1's limit
 _BYTES_AT_ONCE = 1 << 20
 _FIX = "Copy or download it again."
 
@@ -166,7 +167,7 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8],
 
 def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str) -> NDArray[Any]:
     magic = _read_up_to(stream, 4)
-    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or magic[3] == 0:
+    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or not 1 <= magic[3] <= _MAX_DIMS:
         got = f"0x{magic.hex()}" if magic else "nothing"
         raise SourceFormatError(where, "an IDX file begins with 0x0000, a type and a number of dimensions", got, _FIX)
     header = _read_up_to(stream, 4 * magic[3])
@@ -179,7 +180,11 @@ def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str) -> NDArray[Any
     if len(values) != expected:
         got = f"{len(values)}" if len(values) < expected else "more"
         raise SourceFormatError(where, f"must hold {expected} bytes of values, as its header {shape} says", got, _FIX)
-    return np.frombuffer(values, dtype=dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    array = np.frombuffer(values, dtype=dtype).astype(dtype.newbyteorder("="), copy=False)
+    try:
+        return array.reshape(shape)
+    except ValueError:  # no values, but sides so long that their product overflows
+        raise SourceFormatError(where, "must have a shape that fits into memory", shape, _FIX) from None
 
 
 def _read_up_to(stream: gzip.GzipFile | io.BufferedIOBase, count: int) -> bytearray:

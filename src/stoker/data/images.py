@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stoker.data.dataset import ImageSet, Provenance
 from stoker.data.files import open_checked, short_name
 from stoker.data.fingerprint import fingerprint_files
-from stoker.data.folders import ImageFile, find_images
+from stoker.data.folders import ImageFile, Layout, find_images
 from stoker.data.pixels import BadImageError, ImageInfo, decode, probe
 from stoker.errors import ConfigError, DataError, SourceFormatError
 
@@ -63,8 +63,9 @@ def load_image_folder(root: Path, *, skip_bad: bool = False, image_shape: Shape 
         probed = _each(root, files, lambda _, file: probe(file.path), skip_bad=skip_bad)
         files, headers, unread = _sort_out(files, probed)
         image_shape = _common_shape(root, headers)
-    train = _read(root, files, image_shape, layout.classes, skip_bad=skip_bad)
-    test = _read(root, layout.test, image_shape, layout.classes, skip_bad=skip_bad) if layout.test else None
+    train = _read(root, files, image_shape, skip_bad=skip_bad)
+    test = _read(root, layout.test, image_shape, skip_bad=skip_bad) if layout.test else None
+    _check_left(root, layout, train, test)
     fingerprint = fingerprint_files(train.digests | (test.digests if test else {}))
     provenance = Provenance(short_name(root, ""), str(root), fingerprint, len(train.images))
     whole = train.as_set(layout.classes, provenance)
@@ -139,7 +140,20 @@ class _Images:
         )
 
 
-def _read(root: Path, files: Sequence[ImageFile], shape: Shape, classes: tuple[str, ...], *, skip_bad: bool) -> _Images:
+def _check_left(root: Path, layout: Layout, train: _Images, test: _Images | None) -> None:
+    """Make sure that skipping left images of each class, and some to test on."""
+    left = {file.label for file in train.files}
+    emptied = sorted(name for name in layout.classes if name not in left)
+    where = root / "test" if test is not None and not test.files else None
+    if emptied or not train.files:
+        folder = root / "train" if layout.test else root
+        where = folder / emptied[0] if emptied else folder
+    if where is not None:
+        fix = "All of them are unreadable: replace or delete them."
+        raise DataError(str(where), "must hold readable images", "none that can be read", fix)
+
+
+def _read(root: Path, files: Sequence[ImageFile], shape: Shape, *, skip_bad: bool) -> _Images:
     check_memory(root, len(files), shape, _physical_memory())
     images = np.empty((len(files), *shape), dtype=np.uint8)
 
@@ -153,10 +167,6 @@ def _read(root: Path, files: Sequence[ImageFile], shape: Shape, classes: tuple[s
 
     results = _each(root, files, decode_into, skip_bad=skip_bad)
     kept, digests, skipped = _sort_out(files, results)
-    gone = sorted(set(classes) - {str(file.label) for file in kept})
-    if gone or not kept:
-        where = str(root / gone[0]) if gone else str(root)
-        raise DataError(where, "must hold readable images", "none that can be read", f"The first: {skipped[0][1]}.")
     for new, old in enumerate(place for place, result in enumerate(results) if isinstance(result, str)):
         if new != old:
             images[new] = images[old]

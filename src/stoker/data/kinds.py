@@ -227,20 +227,18 @@ def _guess_text(series: pl.Series) -> Guess:
     unusable = _unusable(guess, len(series))
     if unusable is not None:
         return unusable
-    counts = text.rename("text").drop_nulls().value_counts(name="count")
-    values, weights = counts["text"], counts["count"]
-
+    values = text.unique().drop_nulls()
     present = len(series) - guess.missing
 
     flags = cells.booleans(values)
     assert flags is not None
     if not flags.odd.any() and flags.values.drop_nulls().n_unique() == 2:
-        missing = guess.missing + int(weights.filter(flags.values.is_null()).sum())
-        words = ", ".join(sorted(values.filter(flags.values.is_not_null())))
-        return guess._replace(kind="boolean", reason=f"only {words}", missing=missing, distinct=2)
+        words = sorted(values.filter(flags.values.is_not_null()))
+        missing = len(series) - _rows_with(text, words)
+        return guess._replace(kind="boolean", reason=f"only {', '.join(words)}", missing=missing, distinct=2)
 
     muddle: Guess | None = None
-    digits = bool(values.str.contains(r"^[+-]?0\d").any())
+    digits = bool(values.str.contains(r"^0\d+$").any())
     if series.dtype == pl.String and not digits:  # a type of categories was chosen by somebody: not to be undone
         readers: tuple[tuple[str, Callable[[pl.Series], cells.Reading | None], Callable[[], Guess]], ...] = (
             ("numbers", cells.numbers, lambda: _guess_number(series, prefix="text, but ")),
@@ -254,15 +252,20 @@ def _guess_text(series: pl.Series) -> Guess:
                 continue
             if not reading.odd.any():
                 return take()
-            odd_rows = int(weights.filter(reading.odd).sum())
+            odd = values.filter(reading.odd).to_list()
+            odd_rows = _rows_with(text, odd)
             if muddle is None and odd_rows <= (1 - _NEARLY_ALL) * present:
-                muddle = _muddle(guess, text, values.filter(reading.odd), odd_rows, what)
+                muddle = _muddle(guess, text, odd, odd_rows, what)
     return muddle or _guess_category(guess, values, len(series), "digits with leading zeros" if digits else "text")
 
 
-def _muddle(guess: Guess, text: pl.Series, odd: pl.Series, odd_rows: int, what: str) -> Guess:
+def _rows_with(text: pl.Series, values: list[str]) -> int:
+    return int(text.is_in(values).sum())
+
+
+def _muddle(guess: Guess, text: pl.Series, odd: list[str], odd_rows: int, what: str) -> Guess:
     """The guess for text that is numbers or times, but for a few rows."""
-    row = int(text.is_in(odd.to_list()).arg_max() or 0)
+    row = int(text.is_in(odd).arg_max() or 0)
     rows = f"{odd_rows:,} rows" if odd_rows > 1 else "one row"
     reason = f"text: {what}, but for {rows}, such as {shorten(text[row])} in row {row} (counting from 0)"
     if guess.distinct <= _FEW and 2 * guess.distinct <= len(text) - guess.missing:

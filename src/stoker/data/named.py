@@ -103,9 +103,9 @@ def _from_sklearn(function: str, target: str, task: Task) -> Callable[[str, Mapp
 def _california(name: str, files: Mapping[str, Path]) -> Table:
     path = files["data"]
     raw = path.read_bytes() if path.suffix == ".data" else _member(path, "CaliforniaHousing/cal_housing.data")
-    longitude, latitude, age, rooms, bedrooms, population, households, income, value = _numbers(
-        raw, path, [pl.Float64] * 9
-    )
+    columns_read = _numbers(raw, path, [pl.Float64] * 9)
+    # in NumPy, for bit for bit what scikit-learn computes: polars divides by a number by multiplying with its inverse
+    longitude, latitude, age, rooms, bedrooms, population, households, income, value = map(pl.Series.to_numpy, columns_read)
     columns = {
         "MedInc": income,
         "HouseAge": age,
@@ -165,7 +165,7 @@ def _member(path: Path, member: str) -> bytes:
         with tarfile.open(path) as archive, archive.extractfile(member) or io.BytesIO() as file:
             return file.read()
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
-        reason = str(error).strip("\"'") or type(error).__name__
+        reason = str(error).strip("\"'").partition("\n")[0] or type(error).__name__
         fix = "Delete it, and it is downloaded again."
         raise SourceFormatError(str(path), f"must be a tar archive with {member}", reason, fix) from None
 

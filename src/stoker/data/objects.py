@@ -78,11 +78,11 @@ def labels_from(values: pl.Series, where: str) -> tuple[Tensor, tuple[str, ...]]
     Raises:
         DataError: One is missing, or they are not classes.
     """
+    values = values.alias("")  # polars takes some names for patterns
     if values.null_count():
         row = int(values.is_null().arg_max() or 0)
-        raise DataError(
-            f"{where}, row {row}", "each image must have a label", "none", "Give it one, or leave the image out."
-        )
+        fix = "Give it one, or leave the image out."
+        raise DataError(f"{where}, row {row}", "each image must have a label", "none", fix)
     dtype = values.dtype.base_type()
     if not (dtype.is_integer() or dtype in (pl.String, pl.Enum, pl.Categorical, pl.Boolean)):
         fix = "For other targets of images, train with stoker.Trainer on tensors."
@@ -102,9 +102,8 @@ def _from_pair(x: Any, y: Any, target: str | None) -> DataSet:
     name = target or _name_of(y) or "y"
     column = series_from(name, y)
     if len(column) != len(data):
-        raise DataError(
-            "(X, y)", "X and y must have as many rows", f"{len(data)} and {len(column)}", "Check where rows were lost."
-        )
+        got = f"{len(data)} and {len(column)}"
+        raise DataError("(X, y)", "X and y must have as many rows", got, "Check where rows were lost.")
     if isinstance(data, pl.DataFrame):
         if name in data.columns:
             fix = "Name y otherwise, with target=, or drop that column of X."
@@ -154,10 +153,8 @@ def _from_columns(columns: Mapping[Any, Any]) -> pl.DataFrame:
 def _images(array: NDArray[Any]) -> NDArray[np.uint8]:
     shape = f"the shape {array.shape}"
     if array.ndim not in (3, 4):
-        fix = "Give one row a sample; a single feature needs .reshape(-1, 1)."
-        raise DataError(
-            "array", "must be [n, features] or images [n, height, width] or [n, channels, height, width]", shape, fix
-        )
+        rule = "must be [n, features], or images [n, height, width] or [n, channels, height, width]"
+        raise DataError("array", rule, shape, "A single feature needs .reshape(-1, 1).")
     if array.dtype != np.uint8:
         fix = "Give the values 0 to 255 as uint8, or train with stoker.Trainer on tensors."
         raise InputTypeError("images", "must be uint8", f"{array.dtype} of {shape}", fix)

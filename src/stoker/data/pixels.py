@@ -70,6 +70,8 @@ def decode(data: bytes, channels: int, height: int, width: int) -> NDArray[np.ui
     """
     with _reasons(), Image.open(io.BytesIO(data)) as image:
         _check_size(image)
+        if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # those hold 16 bits
+            raise BadImageError(f"pixels of 32 bits (mode {image.mode}), whose range is unknown")
         plain = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
         if plain.size != (width, height):
             plain = plain.resize((width, height), Image.Resampling.BILINEAR)
@@ -78,8 +80,6 @@ def decode(data: bytes, channels: int, height: int, width: int) -> NDArray[np.ui
 
 def _plain(image: Image.Image) -> Image.Image:
     """The same image in mode L or RGB."""
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM", None)):
-        raise BadImageError(f"pixels of 32 bits (mode {image.mode}), whose range is unknown")
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))

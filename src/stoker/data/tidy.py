@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -52,15 +52,13 @@ def narrow(frame: pl.DataFrame, *, decimal_comma: bool = False) -> pl.DataFrame:
     Returns:
         The table, of the same rows and columns.
     """
-    columns = []
-    for column in frame:
+
+    def narrowed(column: pl.Series) -> pl.Series:
         if column.dtype == pl.String:
-            columns.append(_narrow_text(column, decimal_comma=decimal_comma))
-        elif column.dtype.is_integer() and "128" in str(column.dtype):
-            columns.append(column.cast(pl.Float64))
-        else:
-            columns.append(column)
-    return pl.DataFrame(columns)
+            return _narrow_text(column, decimal_comma=decimal_comma)
+        return column.cast(pl.Float64) if column.dtype.is_integer() and "128" in str(column.dtype) else column
+
+    return _each(frame, narrowed)
 
 
 def narrow_times(frame: pl.DataFrame) -> pl.DataFrame:
@@ -70,12 +68,17 @@ def narrow_times(frame: pl.DataFrame) -> pl.DataFrame:
     them, and ``Z`` or an offset, are dates with times (those with a zone are converted to UTC). Other ways to write a
     date are ambiguous, and stay text.
     """
-    return pl.DataFrame([_to_times(column) if column.dtype == pl.String else column for column in frame])
+    return _each(frame, lambda column: _to_times(column) if column.dtype == pl.String else column)
 
 
 def nans_to_nulls(frame: pl.DataFrame) -> pl.DataFrame:
     """The same table with null for every NaN, so that there is one way to be missing."""
-    return pl.DataFrame([c.fill_nan(None) if c.dtype.is_float() and c.is_nan().any() else c for c in frame])
+    return _each(frame, lambda c: c.fill_nan(None) if c.dtype.is_float() and c.is_nan().any() else c)
+
+
+def _each(frame: pl.DataFrame, change: Callable[[pl.Series], pl.Series]) -> pl.DataFrame:
+    """Change column by column, nameless: polars takes names such as ``^a.*$`` and ``*`` for patterns."""
+    return pl.DataFrame([change(column.alias("")).alias(column.name) for column in frame])
 
 
 def _narrow_text(column: pl.Series, *, decimal_comma: bool) -> pl.Series:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stoker.data.batches import Batch, batch_rows, call_model, tree_map
-from stoker.engines.step import EpochOutcome, Step, Watch
+from stoker.engines.step import EpochOutcome, Step, Watch, one_number
 
 __all__ = ["EagerEngine", "eager_step"]
 
@@ -21,7 +23,8 @@ SEGMENT_STEPS = 512  # at most so many losses wait to be looked at
 def eager_step(step: Step, inputs: Any, targets: Any) -> Tensor:
     """Carry out one step.
 
-    The optimizer gets the step as a closure, so that those which need several evaluations (L-BFGS) work as well.
+    Optimizers that need several evaluations (L-BFGS) get the step as a closure. The others are called when the
+    gradients are there, so that hooks that run before an update see those of this step.
 
     Args:
         step: What to carry out.
@@ -37,21 +40,34 @@ def eager_step(step: Step, inputs: Any, targets: Any) -> Tensor:
     def closure() -> Tensor:
         step.optimizer.zero_grad()
         if step.autocast is None:
-            loss = step.objective(call_model(step.model, inputs), targets)
+            loss = one_number(step.objective(call_model(step.model, inputs), targets))
         else:
             with torch.autocast(step.device.type, dtype=step.autocast):
-                loss = step.objective(call_model(step.model, inputs), targets)
+                loss = one_number(step.objective(call_model(step.model, inputs), targets))
         loss.backward()  # type: ignore[no-untyped-call]
         if step.clip_norm is not None:
-            nn.utils.clip_grad_norm_(step.model.parameters(), step.clip_norm)
+            # Not the model's: gradients of parameters that are not trained pile up, and would count in the norm.
+            trained = [parameter for group in step.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(trained, step.clip_norm)
         loss = loss.detach()
         first.append(loss)
         return loss
 
-    step.optimizer.step(closure)  # type: ignore[arg-type]
+    if _needs_closure(type(step.optimizer).step):
+        step.optimizer.step(closure)  # type: ignore[arg-type]
+    else:
+        closure()
+        step.optimizer.step()
     if step.schedule is not None:
         step.schedule()
     return first[0]
+
+
+@cache
+def _needs_closure(update: Callable[..., Any]) -> bool:
+    """Whether an optimizer evaluates the step itself: its ``step`` cannot be called without a closure."""
+    closure = inspect.signature(update).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 class EagerEngine:
@@ -83,14 +99,17 @@ def _add(outcome: EpochOutcome, losses: list[Tensor], sizes: list[int]) -> None:
     """Move the waiting losses into the outcome."""
     if not losses:
         return
-    values = torch.stack(losses).to("cpu", torch.float64)
+    values = torch.stack(losses).cpu().double()  # in this order: not every device has double precision
     finite = values.isfinite()
     if outcome.bad_step is None and not bool(finite.all()):
         first = int(finite.logical_not().nonzero()[0])
         outcome.bad_step, outcome.bad_loss = outcome.steps + first, float(values[first])
     outcome.steps += len(losses)
     outcome.samples += sum(sizes)
-    outcome.loss_sum += float(values @ torch.tensor(sizes, dtype=torch.float64))
+    for value, size in zip(
+        values.tolist(), sizes, strict=True
+    ):  # one by one: the sum's bits must not tell the segments
+        outcome.loss_sum += value * size
     losses.clear()
     sizes.clear()
 

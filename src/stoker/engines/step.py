@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stoker.data.batches import Batch
+from stoker.errors import InputTypeError
 
-__all__ = ["Engine", "EpochOutcome", "Step", "Watch"]
+__all__ = ["Engine", "EpochOutcome", "Step", "Watch", "one_number"]
 
 Watch = Callable[["EpochOutcome"], bool]
 """Called between segments with the epoch so far; returning ``False`` ends the epoch there."""
@@ -27,7 +28,7 @@ class Step:
         objective: ``(outputs, targets)`` to the 0-d loss, a mean over the batch's samples.
         optimizer: The user's optimizer; it holds its state between epochs.
         schedule: Called after each update, to move the learning rate; ``None`` if it moves by epoch or not at all.
-        clip_norm: The gradients' largest total 2-norm, or ``None``.
+        clip_norm: The largest total 2-norm of the gradients of what the optimizer trains, or ``None``.
         autocast: The dtype to compute in where that is safe, or ``None`` for the parameters' own.
         device: Where it happens.
         channels_last: Whether 4-D inputs are laid out with the channels innermost, as convolutions like it.
@@ -67,6 +68,22 @@ class EpochOutcome:
     def loss(self) -> float:
         """The mean over samples."""
         return self.loss_sum / self.samples if self.samples else float("nan")
+
+
+def one_number(loss: Any) -> Tensor:
+    """What an objective returned, as a 0-d tensor.
+
+    Raises:
+        InputTypeError: It is not a tensor of one number.
+    """
+    if isinstance(loss, Tensor) and loss.ndim == 0:
+        return loss
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    got = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise InputTypeError(
+        "criterion", "must return one number, the mean over the batch's samples", got, "Take its mean()."
+    )
 
 
 class Engine(Protocol):

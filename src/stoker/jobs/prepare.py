@@ -91,8 +91,13 @@ def _prepare_table(
             notify(f"column {column.name!r} is left out: {column.reason}")
     parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
     columns = Columns.fit(parts.train, schema)
-    raw = {name: columns.read(part) for name, part in parts.items()}
-    encoder = TableEncoder.fit(raw["train"], columns, categories=config.data.categories, clip=config.data.clip)
+    raw = columns.read(parts.train)
+    encoder = TableEncoder.fit(raw, columns, categories=config.data.categories, clip=config.data.clip)
+    # Nothing in a table's encoder is trained, so that each row is encoded once, and not once an epoch; one split after
+    # the other, so that the raw tensors of one alone are in memory.
+    encoded = {"train": encoder.encode(raw)}
+    del raw
+    encoded |= {name: encoder.encode(columns.read(part)) for name, part in parts.items() if name != "train"}
     targets = {name: encode_target(part[target.name], target) for name, part in parts.items()}
     spec = TableSpec(n_numeric=encoder.n_numeric, cardinalities=encoder.cardinalities)
     rescaled = target.task == "regression" and config.data.scale_target
@@ -110,8 +115,7 @@ def _prepare_table(
         class_weights=_class_weights(config, targets["train"], target.classes),
     )
     model = _build(recipe, network, encoder, config, targets["train"])
-    # Nothing in a table's encoder is trained, so that each row is encoded once and not once an epoch.
-    splits = {name: (encoded_inputs(model, raw.pop(name)), targets[name]) for name, _ in parts.items()}
+    splits = {name: (encoded[name], targets[name]) for name, _ in parts.items()}
     return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
 
 

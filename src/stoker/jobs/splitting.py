@@ -97,9 +97,13 @@ def split_table(
     frames |= {name: part for name, part in given.items() if part is not None}
     train = frames["train"]
     assert train is not None  # split_rows leaves at least one
-    everything = [part.select(columns) for part in frames.values() if part is not None]
-    same = all(part.schema == everything[0].schema for part in everything)
-    report = duplicates_across(pl.concat(everything), _consecutive(frames), columns) if same else None
+    report: DuplicateReport | None
+    if all(part is None for part in given.values()):
+        report = duplicates_across(frame, split, columns)
+    else:
+        everything = [part.select(columns) for part in frames.values() if part is not None]
+        same = all(part.schema == everything[0].schema for part in everything)
+        report = duplicates_across(pl.concat(everything), _consecutive(frames), columns) if same else None
     return Parts(train, frames["valid"], frames["test"], _counts(report, notify))
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASE_FONT",
     "BLUE",
+    "HEADING",
     "INK",
     "METRIC_COLOURS",
     "MUTED",
@@ -34,6 +35,7 @@ __all__ = [
     "Lettering",
     "as_array",
     "dress",
+    "fitted",
     "new_figure",
     "number",
     "shifted",
@@ -53,6 +55,7 @@ MUTED = "#6e6e6e"
 GRID = "#e9e9e9"
 
 BASE_FONT = "DejaVu Sans"  # comes with matplotlib
+HEADING: dict[str, Any] = {"fontsize": 12.5, "fontweight": "bold"}
 _DPI = 150
 # Looked at first where DejaVu has no glyph: fonts that cover a script whole, and match one another.
 _PREFERRED = (
@@ -71,15 +74,19 @@ _PREFERRED = (
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure.
+    """An empty white figure, to be drawn by Agg.
 
     Args:
         width: In inches; 150 pixels each.
         height: Likewise.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white", edgecolor="white", frameon=True)
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", edgecolor="white", frameon=True)
+    figure.set_layout_engine("none")
+    FigureCanvasAgg(figure)  # becomes figure.canvas
+    return figure
 
 
 def write_png(figure: Figure, path: Path | str) -> Path:
@@ -96,15 +103,13 @@ def write_png(figure: Figure, path: Path | str) -> Path:
         ConfigError: The path cannot be written to.
         DiskFullError: There is no room.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     # not at the top: runs are a room of their own, which may come to draw pictures
     from stoker.runs.files import write_atomic
 
     path = Path(path)
     png = io.BytesIO()
     # the version of matplotlib would be written into the file otherwise
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    figure.canvas.print_png(png, metadata={"Software": None})  # type: ignore[attr-defined]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, png.getvalue())
@@ -133,7 +138,7 @@ def number(value: float) -> str:
     elif size < 0.1:
         shown = f"{value:.3g}"
     else:
-        decimals = 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
+        decimals = 3 if size < 0.9995 else 4 if size < 1 else 2 if size < 9.995 else 1 if size < 99.95 else 0
         shown = f"{value:,.{decimals}f}"
     return shown.replace("-", "−") if value < 0 else shown
 
@@ -174,13 +179,29 @@ def width_of(figure: Figure | SubFigure, content: str, **style: Any) -> float:
     Returns:
         Inches.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     probe = text(figure, 0, 0, content, **style)
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     inches = probe.get_window_extent(renderer).width / figure.dpi
     probe.remove()
     return float(inches)
+
+
+def fitted(figure: Figure | SubFigure, content: str, inches: float, **style: Any) -> Lettering:
+    """Prepare a single text and shorten it until it fits.
+
+    Args:
+        figure: Any; it is left as it was.
+        content: What.
+        inches: How wide it may be.
+        style: As for :func:`text`, but for the fonts.
+    """
+    longest = 120
+    while True:
+        lettering = Lettering.line(content, longest)
+        wide = width_of(figure, lettering.names[0], fontfamily=lettering.fonts, **style)
+        if wide <= inches or longest <= 4:
+            return lettering
+        longest = max(4, min(longest - 1, int(len(lettering.names[0]) * inches / wide)))
 
 
 def shifted(axes: Axes, right: float, up: float) -> Transform:
@@ -201,6 +222,7 @@ def dress(axes: Axes, title: str = "", *, grid: str = "y", fonts: Sequence[str] 
     """
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
+    axes.minorticks_off()
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color("#b0b0b0")
@@ -283,45 +305,42 @@ def _shorten(name: str, longest: int) -> str:
 @lru_cache(maxsize=32)
 def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Families that together have a glyph for each character, and the characters for which none has."""
-    from matplotlib import font_manager
-
     families = [BASE_FONT]
-    missing = characters - {" "} - _glyphs(font_manager.findfont(BASE_FONT))
-    if missing:
-        for name, path in _other_fonts():
-            found = missing & _glyphs(path)
-            if found:
-                families.append(name)
-                missing -= found
-            if not missing:
-                break
+    missing = characters - {" "} - _glyphs(BASE_FONT)
+    for name in _other_fonts() if missing else ():
+        if found := missing & _glyphs(name):
+            families.append(name)
+            missing -= found
+        if not missing:
+            break
     return tuple(families), frozenset(missing)
 
 
-def _other_fonts() -> Sequence[tuple[str, str]]:
+def _other_fonts() -> list[str]:
+    """The families that are installed, those first that cover a script whole."""
     from matplotlib import font_manager
 
-    def rank(name: str) -> int:
-        return next((place for place, prefix in enumerate(_PREFERRED) if name.startswith(prefix)), len(_PREFERRED))
+    def rank(name: str) -> tuple[int, str]:
+        return next((place for place, start in enumerate(_PREFERRED) if name.startswith(start)), len(_PREFERRED)), name
 
-    fonts = {
-        (font.name, str(font.fname))
-        for font in font_manager.fontManager.ttflist
-        # "Last Resort" has a box for everything; colour emoji cannot be drawn
-        if font.style == "normal" and font.weight in (400, "normal", "regular")
-        and "Last Resort" not in font.name and "Emoji" not in font.name
-    }  # fmt: skip
-    return sorted(fonts, key=lambda font: (rank(font[0]), *font))
+    families = {font.name for font in font_manager.fontManager.ttflist} - {BASE_FONT}
+    # "Last Resort" has a box for everything; colour emoji cannot be drawn
+    return sorted((name for name in families if "Last Resort" not in name and "Emoji" not in name), key=rank)
 
 
 @lru_cache(maxsize=512)
-def _glyphs(path: str) -> frozenset[str]:
+def _glyphs(family: str) -> frozenset[str]:
+    """The characters that a family has in both the weights that are used here."""
     from matplotlib import font_manager
 
-    try:
-        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-    except (OSError, RuntimeError):  # a damaged font, or one of a kind that FreeType does not open
-        return frozenset()
+    known: list[frozenset[str]] = []
+    for weight in ("normal", "bold"):
+        try:
+            path = font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight))
+            known.append(frozenset(map(chr, font_manager.get_font(path).get_charmap())))
+        except (OSError, RuntimeError, ValueError):  # a damaged font, or one of a kind that FreeType does not open
+            return frozenset()
+    return known[0] & known[1]
 
 
 def write_heading(figure: Figure, title: str, says: str) -> None:
@@ -334,7 +353,7 @@ def write_heading(figure: Figure, title: str, says: str) -> None:
     """
     width, height = figure.get_size_inches()
     if title:
-        heading = Lettering.line(title)
-        style: dict[str, Any] = {"fontsize": 12.5, "fontweight": "bold", "fontfamily": heading.fonts, "va": "top"}
-        text(figure, 0.2 / width, 1 - 0.17 / height, heading.names[0], **style)
+        heading = fitted(figure, title, width - 0.4, **HEADING)
+        at = 0.2 / width, 1 - 0.17 / height
+        text(figure, *at, heading.names[0], va="top", fontfamily=heading.fonts, **HEADING)
     text(figure, 0.2 / width, 1 - (0.45 if title else 0.17) / height, says, color=MUTED, va="top")

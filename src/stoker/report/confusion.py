@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError, DataError
 from stoker.report.canvas import (
     BLUE,
+    HEADING,
     INK,
     MUTED,
     VERMILLION,
     Lettering,
     as_array,
+    fitted,
     new_figure,
     text,
     width_of,
@@ -154,10 +156,10 @@ def confusion_matrix(target: Any, preds: Any, classes: Sequence[object], path: P
     foot = 0.17 * len(notes) + 0.12
     left = 0.45 + widest + 0.12
     bottom = foot + 0.33 + (widest if upright else size / 72) + 0.1
-    heading = Lettering.line(title)
-    written = [(line, {"fontsize": 8}) for line in notes] + [(says, {})]
-    written.append((heading.names[0], {"fontsize": 12.5, "fontweight": "bold", "fontfamily": heading.fonts}))
-    width = max(left + side + beside + 0.25, 0.4 + max(width_of(figure, line, **style) for line, style in written))
+    heading = fitted(figure, title, 8, **HEADING)
+    written: list[tuple[str, dict[str, Any]]] = [(line, {"fontsize": 8}) for line in notes] + [(says, {})]
+    written.append((heading.names[0], {"fontfamily": heading.fonts, **HEADING}))
+    width = max(left + side + beside + 0.25, 0.42 + max(width_of(figure, line, **style) for line, style in written))
     height = bottom + side + (0.8 if title else 0.52)
     figure.set_size_inches(width, height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
@@ -180,7 +182,7 @@ def _reading(n: int) -> str:
     if n <= _MOST_WITH_SHARES:
         return f"{what} are shares of the row"
     block = -(-n // _MOST_CELLS)
-    cells = f"; a cell is {block} × {block} classes, and shows the largest" if block > 1 else ""
+    cells = f"; a cell is {block} × {block} classes and shows the worst of them" if block > 1 else ""
     return f"Colours are shares of the row{cells}"
 
 
@@ -196,7 +198,8 @@ def _side(n: int, widest: float, every: int) -> tuple[float, bool]:
 
 def _step(n: int) -> int:
     """A round number such that at most 25 of ``n`` classes are named."""
-    return next(size * 10**power for power in range(12) for size in (1, 2, 5) if n <= 25 * size * 10**power)
+    steps = (size * int(10**power) for power in range(12) for size in (1, 2, 5))
+    return next(step for step in steps if n <= 25 * step)
 
 
 def _percent(share: float, decimals: int) -> str:
@@ -204,7 +207,7 @@ def _percent(share: float, decimals: int) -> str:
     step = 10.0**-decimals
     if 1 - step / 200 <= share < 1:
         return f">{100 - step:.{decimals}f}%"
-    if 0 < share < step / 200:
+    if 0 < share <= step / 200:
         return f"<{step:.{decimals}f}%"
     return f"{100 * share:.{decimals}f}%"
 
@@ -228,7 +231,7 @@ def _colours(pairs: Pairs) -> NDArray[np.float64]:
     strongest[diagonal, diagonal] = np.nan_to_num(np.fmin.reduceat(right, starts))
     hue[diagonal, diagonal] = to_rgb(BLUE)
     # The square root lifts small shares off the white, for it is the rare mistakes that are looked for.
-    image = 1 - np.sqrt(strongest)[..., None] * (1 - hue)
+    image: NDArray[np.float64] = 1 - np.sqrt(strongest)[..., None] * (1 - hue)
     image[np.add.reduceat(pairs.totals, starts) == 0] = 0.95  # not white, which is "never"
     return image
 
@@ -237,6 +240,8 @@ def _paint(axes: Axes, pairs: Pairs) -> None:
     n = len(pairs.totals)
     extent = (-0.5, n - 0.5, n - 0.5, -0.5)
     axes.imshow(_colours(pairs), interpolation="nearest", aspect="auto", origin="upper", extent=extent)
+    axes.set_xlim(-0.5, n - 0.5)
+    axes.set_ylim(n - 0.5, -0.5)
     axes.set_facecolor("white")
     axes.grid(visible=False)
     if n <= _MOST_NAMED:

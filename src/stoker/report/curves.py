@@ -21,6 +21,7 @@ from stoker.report.canvas import (
     VERMILLION,
     Lettering,
     dress,
+    fitted,
     new_figure,
     number,
     shifted,
@@ -67,7 +68,12 @@ class _Panel:
     lines: list[_Line]
     log: bool = False
     loss: bool = False
-    least: float = 0.0  # the smallest range to show
+    shares: bool = False
+
+    @property
+    def least(self) -> float:
+        """The smallest range to show: a hundredth of a share is as good as nothing."""
+        return 0.02 if self.shares else 0.0
 
 
 def learning_curves(
@@ -110,7 +116,7 @@ def learning_curves(
 
     # All in inches from here on, from the left and from the bottom.
     figure = new_figure(1, 1)
-    rows = min(len(panels), 3 if len(panels) in (3, 5, 6) else 2)
+    rows = min(len(panels), 3 if len(panels) == 3 or len(panels) > 4 else 2)
     columns = [panels[start : start + rows] for start in range(0, len(panels), rows)] if rows else []
     height = 5.2 if rows == 3 else 4.5
     top, bottom, gap = 0.95 if title else 0.68, 0.42, 0.58
@@ -133,7 +139,7 @@ def learning_curves(
     if lost := int(sum(not np.isfinite(row["train_loss"]) for row in history if row.get("train_loss") is not None)):
         says += f"; {lost} epoch{'s' if lost > 1 else ''} without a finite loss"
     if left_out:
-        says += f"; {left_out} more metrics are in the history"
+        says += f"; {left_out} more columns of the history are not drawn"
     write_heading(figure, title, says)
     return write_png(figure, path)
 
@@ -156,7 +162,9 @@ def _column(history: Sequence[Mapping[str, float]], name: str) -> np.ndarray[Any
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _line(history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, Any], key: str, name: str, colour: str) -> list[_Line]:  # fmt: skip
+def _line(
+    history: Sequence[Mapping[str, float]], epochs: np.ndarray[Any, Any], key: str, name: str, colour: str
+) -> list[_Line]:
     values = _column(history, key)
     finite = np.isfinite(values)
     return [_Line(name, epochs[finite], values[finite], colour)] if finite.any() else []
@@ -203,17 +211,18 @@ def _metric_panels(history: Sequence[Mapping[str, float]], epochs: np.ndarray[An
             shares.append(name)
         else:
             others.append([name])
-    groups = [("scores", 0.02, names) for names in _chunks(shares)]
-    groups += [("errors", 0.0, names) for names in _chunks(errors)]
-    groups += [("", 0.0, names) for names in others]
+    groups = [("scores", names) for names in _chunks(shares)]
+    groups += [("errors", names) for names in _chunks(errors)]
+    groups += [("", names) for names in others]
     panels = []
-    for heading, least, names in groups:
+    for heading, names in groups:
         lines = [
             line
             for name, colour in zip(names, METRIC_COLOURS, strict=False)
             for line in _line(history, epochs, f"valid_{name}", _spelt(name) if len(names) > 1 else "", colour)
         ]
-        panels.append(_Panel(f"Validation {heading if len(names) > 1 else _spelt(names[0])}", lines, least=least))
+        title = f"Validation {heading if len(names) > 1 else _spelt(names[0])}"
+        panels.append(_Panel(title, lines, shares=heading == "scores"))
     return panels
 
 
@@ -235,7 +244,8 @@ def _chunks(names: list[str]) -> list[list[str]]:
 def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *, best: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    title = Lettering.line(panel.title, 40)
+    inches = (axes.bbox.width + 60) / axes.figure.dpi
+    title = fitted(axes.figure, panel.title, inches, fontsize=10, fontweight="bold")
     dress(axes, title.names[0], fonts=title.fonts)
     if panel.log:
         axes.set_yscale("log")
@@ -254,13 +264,15 @@ def _draw(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any], dot: float, *
     axes.yaxis.set_minor_locator(NullLocator())
     if panel.log:
         low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0), numticks=9))
+        decades = high / low > (1000 if panel.loss else 30)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0), numticks=9))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7 if axes.bbox.height > 400 else 4, steps=[1, 2, 2.5, 5, 10]))
     beyond = 2.7 * len(f"{epochs[-1]:,.0f}") + 3  # half of the last tick's number
-    text(axes, 1, 0, "epoch", transform=shifted(axes, max(7, beyond), -4), color=MUTED, fontsize=8.5, va="top")
+    text(axes, 1, 0, "epoch", transform=shifted(axes, max(7, beyond), -6), color=MUTED, fontsize=8.5, va="top")
     if best:
-        axes.axvline(dot, color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.55, zorder=1)
+        axes.axvline(dot, color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.55, zorder=1, marker="",
+                     dash_capstyle="butt")  # fmt: skip
         if panel.loss:
             _mark_best(axes, panel.lines, dot)
     _label(axes, panel.lines, dot)
@@ -316,13 +328,16 @@ def _limit(axes: Axes, panel: _Panel, epochs: np.ndarray[Any, Any]) -> None:
             outside = int(((values < low) | (values > high)).sum())
     # What hardly moves should look so, and a single epoch has no range of its own.
     least = max(panel.least, (0.25 if first == last else 1e-3) * max(abs(low), abs(high))) or 1.0
-    lack = max(0.0, least - (high - low)) / 2
-    room = 0.06 * (high - low + 2 * lack)
-    axes.set_ylim(low - lack - room, high + lack + room)
+    if (lack := least - (high - low)) > 0:
+        low, high = low - lack / 2, high + lack / 2
+        if panel.shares and high > 1:
+            low, high = low - (high - 1), 1.0
+    room = 0.06 * (high - low)
+    axes.set_ylim(low - room, high + room)
     if outside:
         farthest = float(values[np.abs(values - (low + high) / 2).argmax()])
         below = farthest < low
-        note = f"{outside} off the scale, {'down' if below else 'up'} to {number(farthest)}"
+        note = f"{outside:,} off the scale, {'down' if below else 'up'} to {number(farthest)}"
         text(
             axes,
             0.96,

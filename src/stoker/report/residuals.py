@@ -16,6 +16,7 @@ from stoker.report.canvas import (
     Lettering,
     as_array,
     dress,
+    fitted,
     new_figure,
     number,
     shifted,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predicted_vs_true", "robust_range"]
 
+_INFINITE = 1e100
 _MOST_DOTS = 3000  # beyond that, dots hide one another and a density says more
 
 
@@ -40,15 +42,14 @@ def robust_range(values: np.ndarray[Any, Any], tail: float) -> tuple[float, floa
         tail: The share of them on either side that may be far off.
 
     Returns:
-        Their whole range, unless it is more than twice as wide as the range between the quantiles ``tail`` and
-        ``1 - tail`` widened by half on both sides; then the latter.
+        Their whole range, unless it is more than twice as wide as that of the values that are no farther from the
+        quantiles ``tail`` and ``1 - tail`` than half of what lies between those; then the latter.
     """
     least, lower, upper, most = (float(edge) for edge in np.quantile(values, [0, tail, 1 - tail, 1]))
     reach = 0.5 * (upper - lower)
-    low, high = max(least, lower - reach), min(most, upper + reach)
-    if upper > lower and most - least > 2 * (high - low):
-        return low, high
-    return least, most
+    near = values[(values >= lower - reach) & (values <= upper + reach)]
+    low, high = float(near.min()), float(near.max())
+    return (low, high) if high > low and most - least > 2 * (high - low) else (least, most)
 
 
 def predicted_vs_true(target: Any, preds: Any, path: Path | str, *, name: str, title: str = "") -> Path:
@@ -78,17 +79,18 @@ def predicted_vs_true(target: Any, preds: Any, path: Path | str, *, name: str, t
         raise DataError("preds", f"must have as many rows as the target, {len(true)}", len(predicted))
     if not len(true):
         raise DataError("target", "must have at least one row", "none", "The split is empty.")
-    finite = np.isfinite(true) & np.isfinite(predicted)
+    # Squares of what is beyond would not be finite either.
+    finite = (np.abs(true) < _INFINITE) & (np.abs(predicted) < _INFINITE)
     if not finite.any():
         raise DataError("preds", "must have at least one row with finite values", "none")
     lost = int(len(finite) - finite.sum())
     true, predicted = true[finite], predicted[finite]
-    shown = Lettering.line(name, 40)
 
     # All in inches from here on, from the left and from the bottom.
     width, height = 9.6, 5.75 if title else 5.48
     left, bottom, side = 0.95, 0.6, 4.2
     figure = new_figure(width, height)
+    shown = fitted(figure, name, 2.6)
     main = figure.add_axes((left / width, bottom / height, side / width, side / height))
     beside = figure.add_axes(((left + side + 0.75) / width, bottom / height, 3.35 / width, side / height))
     _draw_pairs(main, true, predicted, shown)
@@ -122,7 +124,8 @@ def _draw_pairs(axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[An
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     inside = (true >= low) & (true <= high) & (predicted >= low) & (predicted <= high)
-    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="-", marker="", zorder=3, alpha=0.8)
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="-", marker="", zorder=3, alpha=0.8,
+              solid_capstyle="butt")  # fmt: skip
     if inside.sum() <= _MOST_DOTS:
         size = float(np.clip(80 / math.sqrt(max(1, inside.sum())), 2.4, 6))
         axes.plot(
@@ -139,7 +142,9 @@ def _draw_pairs(axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[An
     _say_scores(axes, true, predicted, outside=int((~inside).sum()))
 
 
-def _draw_density(axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], limits: tuple[float, float]) -> None:  # fmt: skip
+def _draw_density(
+    axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], limits: tuple[float, float]
+) -> None:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     # From a blue that is seen on white to one that is nearly black: lightness alone tells the counts apart.
@@ -160,18 +165,15 @@ def _draw_density(axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[
 
 
 def _say_scores(axes: Axes, true: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], *, outside: int) -> None:
-    spread = float(np.square(true - true.mean()).sum())
-    errors = float(np.square(predicted - true).sum())
-    score = number(1 - errors / spread) if spread > 0 else "undefined"
-    lines = [("R²", score), ("RMSE", number(math.sqrt(errors / len(true))))]
-    for line, (what, value) in enumerate(lines):
-        moved = shifted(axes, 9, -9 - 15 * line)
-        text(axes, 0, 1, f"{what} {value}", transform=moved, fontsize=10, fontweight="bold", va="top", path_effects=_halo(),
-             zorder=6)  # fmt: skip
+    errors = np.square(predicted - true)
+    # compared by range: the mean of equal numbers is off by some last bits, and their spread then not 0
+    score = number(1 - errors.sum() / np.square(true - true.mean()).sum()) if np.ptp(true) else "undefined"
+    style: dict[str, Any] = {"va": "top", "path_effects": _halo(), "zorder": 6}
+    for line, says in enumerate((f"R² {score}", f"RMSE {number(math.sqrt(errors.mean()))}")):
+        text(axes, 0, 1, says, transform=shifted(axes, 9, -9 - 15 * line), fontsize=10, fontweight="bold", **style)
     if outside:
         says = f"{outside:,} {'row lies' if outside == 1 else 'rows lie'} outside"
-        text(axes, 0, 1, says, transform=shifted(axes, 9, -40), fontsize=8.5, color=MUTED, va="top", path_effects=_halo(),
-             zorder=6)  # fmt: skip
+        text(axes, 0, 1, says, transform=shifted(axes, 9, -40), fontsize=8.5, color=MUTED, **style)
 
 
 def _halo() -> list[Any]:
@@ -189,7 +191,7 @@ def _draw_errors(axes: Axes, errors: np.ndarray[Any, Any], name: Lettering) -> N
     heights, edges = np.histogram(inside, bins=_bins(inside, low, high), range=(low, high))
     dress(axes, "Error, predicted − true", grid="")
     axes.stairs(heights, edges, fill=True, color=BLUE, alpha=0.85, linewidth=0)
-    axes.axvline(0, color=INK, linewidth=1, alpha=0.8, linestyle="-")
+    axes.axvline(0, color=INK, linewidth=1, alpha=0.8, linestyle="-", marker="")
     axes.set_ylim(0, 1.16 * heights.max())
     room = 0.04 * (high - low)
     axes.set_xlim(low - room, high + room)

@@ -20,9 +20,7 @@ from stoker.errors import UnknownNameError
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
 
     from stoker.training.history import History, Row
 
@@ -60,9 +58,8 @@ def progress_callback(
     if mode == "none" or out is None:  # a program without a console has no standard error
         return Callback()
     if mode == "auto":
-        is_dumb = os.environ.get("TERM", "").lower() in {"dumb", "unknown"}
-        is_taken = hasattr(out, "rich_proxied_file")  # by another live display
-        mode = "rich" if _is_terminal(out) and not is_dumb and not is_taken else "plain"
+        is_free = _is_terminal(out) and not hasattr(out, "rich_proxied_file")  # no other live display is on it
+        mode = "rich" if is_free and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"} else "plain"
     return (_RichProgress if mode == "rich" else _PlainProgress)(_Outlet(out), clock)
 
 
@@ -75,15 +72,10 @@ def number(value: float, digits: int = 5, *, trim: bool = False) -> str:
         return "0" if value == 0 else str(float(value))
     power = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 0.999999 counts as 1
     digits -= power < 0
-    if -5 <= power < 6:
-        mantissa, exponent = f"{value:.{max(digits - 1 - power, 0)}f}", ""
-    else:
-        mantissa, exponent = f"{value:.{digits - 1}e}".partition("e")[0], f"e{power}"
-    return (mantissa.rstrip("0").rstrip(".") if trim and "." in mantissa else mantissa) + exponent
-
-
-def _lr(value: float) -> str:
-    return number(value, 4, trim=True)
+    text = f"{value:.{max(digits - 1 - power, 0)}f}" if -5 <= power < 6 else f"{value:.{digits - 1}e}"
+    mantissa, e, exponent = text.partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if trim and "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
 def duration(seconds: float) -> str:
@@ -113,9 +105,8 @@ def speed(steps: int, seconds: float, plan: FitPlan) -> str:
 def seconds_left(epochs: int, finished: Sequence[float], spent: float, fraction: float | None) -> float | None:
     """How long the training will still take; ``None`` if nothing is known yet.
 
-    So many ``epochs`` are not finished, the current one included; it began ``spent`` seconds ago, and ``fraction`` of
-    its steps are made, if that is known. Of the seconds that the finished ones took, the last ten count; the first,
-    which warms up, only as long as it is the only one.
+    ``epochs`` are left; the current one began ``spent`` seconds ago and made ``fraction`` of its steps, if known.
+    Of the seconds that the ``finished`` ones took the last ten count; the first, a warm-up, only while it is alone.
     """
     known = finished[1:][-10:] or finished
     if epochs < 1 or not (known or fraction):
@@ -142,23 +133,22 @@ def is_shown(epoch: int, is_best: bool, shown: int, plan: FitPlan) -> bool:
 
 def ending(history: History, plan: FitPlan) -> str:
     """How a training ended, in words."""
-    last = int(history.rows[-1]["epoch"]) if history.rows else plan.first_epoch - 1
-    where, after, best = f"epoch {last} of {plan.epochs}", f"after {duration(history.seconds)}", ""
-    if history.monitor is not None and history.best:
+    stopped, last = history.stopped, int(history.rows[-1]["epoch"]) if history.rows else plan.first_epoch - 1
+    epoch = last + (stopped == "non-finite" or not history.rows)  # that one has no row
+    where = f"epoch {epoch} of {plan.epochs} after {duration(history.seconds)}"
+    kept = f"the weights of epoch {history.best_epoch}" if stopped == "non-finite" else "what was learnt so far"
+    kept = kept if history.rows else "the weights it began with"
+    best = ""
+    if history.monitor in history.best:
         best = f"; best was epoch {history.best_epoch} ({history.monitor} {number(history.best[history.monitor])})"
-    if history.stopped == "non-finite":
-        kept = f"the weights of epoch {history.best_epoch}" if history.rows else "the weights it began with"
-        return f"stopped in epoch {last + 1} of {plan.epochs} {after}: the loss was not finite; kept: {kept}"
-    if history.stopped == "interrupted" and not history.rows:
-        return f"interrupted by Ctrl-C {after}, before the first step; the model is as it was"
-    if history.stopped == "interrupted":
-        return f"interrupted by Ctrl-C in {where} {after}; kept: what was learnt so far{best}"
-    if history.stopped == "patience":
-        return f"stopped early at {where} {after}{best}"
-    if history.stopped == "finished" and last == plan.epochs:
-        return f"finished {where} {after}{best}"
-    # An error is on its way, or a callback asked to stop: the history does not say which.
-    return f"ended at {where} {after}{best}" if history.rows else f"ended {after}, before an epoch was over"
+    if stopped == "non-finite":
+        return f"stopped in {where}: the loss was not finite; kept: {kept}"
+    if stopped == "interrupted":
+        return f"interrupted by Ctrl-C in {where}; kept: {kept}{best}"
+    if stopped == "patience":
+        return f"stopped early at {where}{best}"
+    # Short of the last epoch an error is on its way, or a callback asked to stop: the history does not say which.
+    return f"{'finished' if stopped == 'finished' and last == plan.epochs else 'ended at'} {where}{best}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +164,7 @@ def plain_row(entry: Entry, plan: FitPlan) -> str:
     """An epoch as one line: ``epoch 3/20  train_loss 0.4123  valid_loss 0.4301  lr 0.01  1.2s  best``."""
     names = [name for name in entry.row if name not in {"epoch", "step", "lr"}]
     parts = [f"epoch {int(entry.row['epoch'])}/{plan.epochs}", *(f"{name} {number(entry.row[name])}" for name in names)]
-    parts += [f"lr {_lr(entry.row['lr'])}", duration(entry.seconds)]
+    parts += [f"lr {number(entry.row['lr'], 4, trim=True)}", duration(entry.seconds)]
     return GAP.join([*parts, "best"] if entry.is_best else parts)
 
 
@@ -193,7 +183,7 @@ class Column:
         if self.key in {"epoch", "time"}:
             text = str(int(value)) if self.key == "epoch" else duration(entry.seconds)
         else:
-            text = _lr(value) if self.key == "lr" else number(value)
+            text = number(value, 4, trim=True) if self.key == "lr" else number(value)
         padding = min(self.decimals - len(text.partition(".")[2]), self.width - len(text)) if "." in text else 0
         return (text + " " * padding).rjust(self.width)
 
@@ -206,7 +196,6 @@ def plan_columns(row: Row, plan: FitPlan, width: int, with_lr: bool) -> list[Col
     monitored = [plan.monitor] if plan.monitor is not None and plan.monitor != "valid_loss" else []
     lr = ["lr"] if with_lr else []
     chosen: dict[str, Column] = {}
-    room = width + len(GAP)
     for key in ("epoch", *monitored, "train_loss", "valid_loss", "time", *lr, *metrics):
         if key in row or key == "time":
             name = key if key == "valid_loss" else key.removeprefix("valid_")
@@ -214,9 +203,8 @@ def plan_columns(row: Row, plan: FitPlan, width: int, with_lr: bool) -> list[Col
             least = {"epoch": len(str(plan.epochs)), "time": 6, "lr": 9}.get(key, 7)
             decimals = 0 if key in {"epoch", "time", "lr"} else max(4, len(number(row[key]).partition(".")[2]))
             column = Column(key, header, max(least, len(header)), decimals)
-            if column.width + len(GAP) <= room:
+            if sum(len(GAP) + other.width for other in chosen.values()) + column.width <= width:
                 chosen[key] = column
-                room -= column.width + len(GAP)
     order = ("epoch", "train_loss", "valid_loss", *monitored, *metrics, *lr, "time")
     return [chosen[key] for key in order if key in chosen]
 
@@ -228,20 +216,19 @@ class Book:
     plan: FitPlan
     started: float
     began: float  # when the current epoch began
-    finished: list[float] = field(default_factory=list)  # how long each finished epoch took
+    finished: list[Entry] = field(default_factory=list)
     shown: int = 0  # the last epoch that got a row
-    skipped: Entry | None = None  # the epoch that has just ended, if it got none
 
     def pace(self, steps: int, now: float) -> tuple[float | None, str, str]:
-        """With so many steps made: how much of the epoch is done (of all, if epochs are short), how fast, how long still."""
+        """After so many steps: how much of the epoch (of all, if epochs are short) is done, how fast, how long yet."""
         total, spent = self.plan.steps_per_epoch, now - self.began
+        epochs, seconds = self.plan.epochs - self.plan.first_epoch + 1, [entry.seconds for entry in self.finished]
         fraction = min(steps / total, 1.0) if total else None
-        epochs = self.plan.epochs - self.plan.first_epoch + 1
-        left = seconds_left(epochs - len(self.finished), self.finished, spent, fraction)
-        if not steps and self.finished:  # nothing was heard of this epoch yet: the one before tells the speed
-            steps, spent = total or 0, self.finished[-1]
-        if self.finished and self.finished[-1] < 1:  # too short an epoch for a bar of its own
-            fraction = (len(self.finished) + (fraction or 0)) / epochs
+        left = seconds_left(epochs - len(seconds), seconds, spent, fraction)
+        if seconds and not steps:  # nothing was heard of this epoch yet: the one before tells the speed
+            steps, spent = total or 0, seconds[-1]
+        if seconds and seconds[-1] < 1:
+            fraction = (len(seconds) + (fraction or 0)) / epochs
         return fraction, speed(steps, spent, self.plan), "" if left is None else f"{clock_time(left)} left"
 
 
@@ -256,8 +243,7 @@ def bar(fraction: float | None, width: int, seconds: float, is_unicode: bool) ->
     """A bar as pieces; where ``fraction`` is not known, a block that goes back and forth in time."""
     full, empty = ("━", "─") if is_unicode else ("#", "-")
     if fraction is not None:
-        done = int(width * fraction)
-        return (full * done, "cyan"), (empty * (width - done), "dim")
+        return (full * (done := int(width * fraction)), "cyan"), (empty * (width - done), "dim")
     free = width - width // 4
     before = free - abs(free - int(seconds * 10) % (2 * free))
     return (empty * before, "dim"), (full * (width // 4), "cyan"), (empty * (free - before), "dim")
@@ -272,7 +258,7 @@ def live_line(book: Book, progress: EpochProgress, now: float, width: int, is_un
         3: (" " * MIN_BAR, ""),
         4: (f"{progress.steps:,} steps" if fraction is None else "", ""),
         1: (f"loss {number(progress.loss):<6}", "" if math.isfinite(progress.loss) else "bold red"),
-        6: (f"lr {_lr(progress.lr)}", ""),
+        6: (f"lr {number(progress.lr, 4, trim=True)}", ""),
         5: (rate, ""),
         7: (clock_time(seconds), ""),
         2: (left, ""),
@@ -280,9 +266,11 @@ def live_line(book: Book, progress: EpochProgress, now: float, width: int, is_un
     parts = {rank: part for rank, part in parts.items() if part[0]}
     while (spare := width + len(GAP) - sum(len(text + GAP) for text, _ in parts.values())) < 0 and len(parts) > 1:
         del parts[max(parts)]
-    drawn = bar(fraction, min(MIN_BAR + spare, MAX_BAR), seconds, is_unicode)
-    groups = [drawn if rank == 3 else (part,) for rank, part in parts.items()]
-    return [piece for group in groups for piece in (*group, (GAP, ""))][:-1]
+    pieces: list[Piece] = []
+    for rank, part in parts.items():
+        pieces += bar(fraction, min(MIN_BAR + spare, MAX_BAR), seconds, is_unicode) if rank == 3 else [part]
+        pieces.append((GAP, ""))
+    return pieces[:-1]
 
 
 class _Outlet:
@@ -325,11 +313,11 @@ class _Display(Callback):
     def on_epoch_end(self, row: Row, is_best: bool) -> None:
         if (book := self._book) is not None:
             now, epoch = self._clock(), int(row["epoch"])
-            book.skipped = entry = Entry(row, now - book.began, is_best and book.plan.monitor is not None)
-            book.finished.append(entry.seconds)
+            entry = Entry(row, now - book.began, is_best and book.plan.monitor is not None)
+            book.finished.append(entry)
             book.began = now
             if is_shown(epoch, entry.is_best, book.shown, book.plan):
-                book.shown, book.skipped = epoch, None
+                book.shown = epoch
                 self._show(book, entry)
             if epoch < book.plan.epochs:
                 self._tick(book, EpochProgress(epoch + 1, 0, row["train_loss"], row["lr"]), now)
@@ -337,8 +325,8 @@ class _Display(Callback):
     def on_fit_end(self, history: History) -> None:
         book, self._book = self._book, None
         if book is not None:
-            if book.skipped is not None:
-                self._show(book, book.skipped)
+            if book.finished and book.finished[-1].row["epoch"] != book.shown:
+                self._show(book, book.finished[-1])
             self._close(book, history)
 
     def _open(self, book: Book) -> None: ...
@@ -371,20 +359,21 @@ class _PlainProgress(_Display):
 class _RichProgress(_Display):
     """A table whose rows scroll up as permanent lines, and one live line below it.
 
-    The first row stays in the live area until the second is there: by then it shows whether the learning rate moves,
-    and so whether the table needs a column for it. If it moves only later, the table goes on under a new header.
+    The first row waits in the live area until the second tells whether the learning rate moves, and needs a column.
     """
 
     def _open(self, book: Book) -> None:
         from rich.console import Console
+        from rich.text import Text
 
         # While the display is live, what the user's code prints comes through this console, and shall pass unchanged.
-        file = cast("IO[str]", self._out)
-        self._console = Console(file=file, force_terminal=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        settings = {"force_terminal": True, "soft_wrap": True, "markup": False, "highlight": False, "emoji": False}
+        self._console = Console(file=cast("IO[str]", self._out), **settings)  # type: ignore[arg-type]
         self._is_unicode = self._out.encoding.lower().startswith("utf")
-        self._columns: list[Column] = []
+        self._columns: dict[bool, list[Column]] = {}  # without and with the learning rate
         self._held: list[Entry] = []
         self._lrs: set[float] = set()
+        self._text = Text.assemble
         self._due = book.started + LIVE_AFTER
         self._live: Live | None = None
         self._stop: Callable[[], object] = lambda: None
@@ -396,19 +385,21 @@ class _RichProgress(_Display):
             self._print_held(book)
 
     def _print_held(self, book: Book) -> None:
-        lines, self._columns = self._table(book)
+        lines, self._columns[len(self._lrs) > 1] = self._table(book)
         self._held.clear()
         if self._live is not None:  # so that no row stands there twice
             self._live.update("")
-        self._console.print(_text(lines), soft_wrap=False, no_wrap=True, overflow="crop")
+            self._due = -math.inf
+        self._console.print(self._text(*lines), soft_wrap=False, no_wrap=True, overflow="crop")
 
     def _table(self, book: Book) -> tuple[list[Piece], list[Column]]:
         """The rows that are held, under a header where a new one is due; and the columns."""
-        columns, with_lr, pieces = self._columns, len(self._lrs) > 1, []
-        if not columns or with_lr != self._with_lr:
+        with_lr, pieces = len(self._lrs) > 1, []
+        columns = self._columns.get(with_lr, [])
+        if not columns:
             columns = plan_columns(self._held[0].row, book.plan, self._console.width - 3, with_lr)
-            pieces = [(GAP.join(column.header.rjust(column.width) for column in columns), "bold")]
-            self._with_lr = with_lr
+            if [column.key for column in columns] != [column.key for column in self._columns.get(False, [])]:
+                pieces = [(GAP.join(column.header.rjust(column.width) for column in columns), "bold")]
         for entry in self._held:
             pieces.append(("\n" if pieces else "", ""))
             for column in columns:
@@ -417,17 +408,25 @@ class _RichProgress(_Display):
             pieces.append((f" {'★' if self._is_unicode else '*'}" if entry.is_best else "", "yellow"))
         return pieces, columns
 
+    def _start(self) -> Live:
+        from rich.live import Live
+
+        # What else goes to this terminal must pass above the live line; what goes to a file goes on going there.
+        out, err = (_is_terminal(self._out.stream) and _is_terminal(other) for other in (sys.stdout, sys.stderr))
+        live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=out, redirect_stderr=err)
+        live.start()
+        self._stop = weakref.finalize(self, _stop_live, live)  # called at the latest when Python ends
+        return live
+
     def _tick(self, book: Book, progress: EpochProgress, now: float) -> None:
         if self._out.is_broken:
             self._stop()
         elif now >= self._due:
             self._due = now + REDRAW_EVERY
-            if self._live is None:
-                self._live = _start_live(self._console, self._out.stream)
-                self._stop = weakref.finalize(self, _stop_live, self._live)  # called at the latest when Python ends
             above = [*self._table(book)[0], ("\n", "")] if self._held else []
-            line = live_line(book, progress, now, self._console.width - 1, self._is_unicode)
-            self._live.update(_text([*above, *line]), refresh=True)
+            line = live_line(book, progress, now, self._console.width - 3, self._is_unicode)  # room for ^C
+            self._live = self._live or self._start()
+            self._live.update(self._text(*above, *line), refresh=True)
 
     def _close(self, book: Book, history: History) -> None:
         self._stop()
@@ -437,27 +436,11 @@ class _RichProgress(_Display):
         self._console.print(ending(history, book.plan), style=style, soft_wrap=False)
 
 
-def _start_live(console: Console, stream: TextIO) -> Live:
-    from rich.live import Live
-
-    # What else goes to the terminal must pass above the live line; what goes to a file must go on going there.
-    out, err = (_is_terminal(stream) and _is_terminal(other) for other in (sys.stdout, sys.stderr))
-    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=out, redirect_stderr=err)
-    live.start()
-    return live
-
-
 def _stop_live(live: Live) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "rich_proxied_file"):
             stream.flush()  # a line that has not ended yet
     live.stop()
-
-
-def _text(pieces: Sequence[Piece]) -> Text:
-    from rich.text import Text
-
-    return Text.assemble(*pieces)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

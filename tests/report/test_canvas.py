@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import font_manager
+from PIL import Image
+
+from stoker.errors import ConfigError
+from stoker.report import canvas
+from stoker.report.canvas import Lettering, as_array, dress, new_figure, number, text, width_of, write_png
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (0.97234, "0.972"),
+        (0.1, "0.100"),
+        (0.0873912, "0.0874"),
+        (0.000617, "0.000617"),
+        (0.00003, "3.0e-05"),
+        (0.99961, "0.9996"),
+        (1.0, "1.00"),
+        (1.4999, "1.50"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (12345.6, "12,346"),
+        (1e30, "1.0e+30"),
+        (-0.5, "−0.500"),
+        (-400.0, "−400"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_number(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_names_are_made_fit_to_be_drawn() -> None:
+    lettering = Lettering.of(["plain", "two\nlines\tand tabs", "", "bell\x07\ud800", "$x_1$", "ein Wört", "日本語"], 40)
+    assert lettering.names[:6] == ("plain", "two lines and tabs", "#2", "bell", "$x_1$", "ein Wört")
+    assert lettering.fonts[0] == "DejaVu Sans"
+
+
+def test_long_names_keep_both_ends() -> None:
+    shown = Lettering.of(["fine-grained species 17", "fine-grained species 18"], 12).names
+    assert all(len(name) <= 12 for name in shown)
+    assert shown[0] != shown[1]
+    assert shown[0].startswith("fine-")
+    assert shown[0].endswith("17")
+
+
+@pytest.fixture
+def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(canvas, "_other_fonts", list)
+    canvas._fonts_for.cache_clear()
+    yield
+    canvas._fonts_for.cache_clear()
+
+
+@pytest.mark.usefixtures("only_dejavu")
+def test_without_a_font_names_become_indices_and_texts_get_boxes() -> None:
+    lettering = Lettering.of(["猫", "dog", "犬 (dog)"])
+    assert lettering.names == ("#0", "dog", "#2")
+    assert lettering.replaced == 2
+    line = Lettering.line("Preis 価格 in €")
+    assert line.names == ("Preis □□ in €",)
+    assert line.replaced == 1
+
+
+def test_another_font_is_taken_where_it_has_the_glyph(monkeypatch: pytest.MonkeyPatch) -> None:
+    glyphs = {"Useless": frozenset("abc"), "Sinograph": frozenset("猫犬"), "DejaVu Sans": canvas._glyphs("DejaVu Sans")}
+    monkeypatch.setattr(canvas, "_other_fonts", lambda: ["Useless", "Sinograph"])
+    monkeypatch.setattr(canvas, "_glyphs", glyphs.__getitem__)
+    canvas._fonts_for.cache_clear()
+    try:
+        lettering = Lettering.of(["猫", "dog"])
+        assert lettering.names == ("猫", "dog")
+        assert lettering.fonts == ["DejaVu Sans", "Sinograph"]
+    finally:
+        canvas._fonts_for.cache_clear()
+
+
+def test_the_fallback_fonts_are_a_fixed_list_without_a_last_resort() -> None:
+    fonts = canvas._other_fonts()
+    assert fonts == canvas._other_fonts()
+    assert len(set(fonts)) == len(fonts)
+    assert "DejaVu Sans" not in fonts
+    assert not [name for name in fonts if "Last Resort" in name or "Emoji" in name]
+
+
+def test_a_font_that_cannot_be_opened_has_no_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(font_manager, "findfont", lambda _: __file__)
+    assert canvas._glyphs("No Font At All") == frozenset()
+
+
+# The first is in STIX and TeX Gyre, which come with matplotlib; the second in some of DejaVu's weights alone.
+@pytest.mark.parametrize("char", ["\U0001d44e", "\U0001f311", "⌒", "猫", "\U0001f63a", "ﷺ", "\u0f3a"])
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_no_character_warns_whatever_is_installed(tmp_path: Path, char: str, weight: str) -> None:
+    figure = new_figure(3, 1)
+    for y, lettering in enumerate((Lettering.of([f"a {char}"]), Lettering.line(f"b {char}"))):
+        text(figure, 0.1, y / 2, lettering.names[0], fontfamily=lettering.fonts, fontweight=weight)
+    write_png(figure, tmp_path / "a.png")  # a missing glyph would be a warning, and that an error
+
+
+def test_arrays_of_tensors_and_sequences() -> None:
+    assert as_array([1, 2]).dtype == np.int64
+    assert as_array(torch.tensor([1.5], dtype=torch.bfloat16, requires_grad=True)).tolist() == [1.5]
+    assert as_array(torch.tensor([1, 2])).dtype == np.int64
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "figures" / "picture.png"
+    figure = new_figure(2, 1)
+    text(figure, 0.1, 0.5, "first")
+    assert write_png(figure, str(path)) == path
+    before = path.read_bytes()
+    with Image.open(path) as image:
+        assert image.size == (300, 150)
+        assert "Software" not in image.info  # nor a date
+        assert set(image.info) <= {"dpi"}
+
+    def broken(self: Path, target: Path) -> Path:
+        raise OSError("unplugged")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    text(figure, 0.5, 0.5, "second")
+    with pytest.raises(OSError, match="unplugged"):
+        write_png(figure, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be a file that can be written, got Is a directory"):
+        write_png(new_figure(1, 1), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/figure\.png: must be a file that can be written, got "):
+        write_png(new_figure(1, 1), tmp_path / "file" / "figure.png")
+
+
+def test_measuring_leaves_nothing_behind() -> None:
+    figure = new_figure(3, 1)
+    short, long = width_of(figure, "ab"), width_of(figure, "abab", fontsize=9)
+    assert 0 < short < long < 3
+    assert not figure.texts
+
+
+def test_a_dollar_starts_no_formula(tmp_path: Path) -> None:
+    figure = new_figure(2, 1)
+    axes = figure.add_axes((0.2, 0.2, 0.7, 0.6))
+    dress(axes, r"cost in $ of \frac{$")
+    text(axes, 0.5, 0.5, r"$\nonsense{$")
+    assert write_png(figure, tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_nothing_heavy_is_imported_and_pyplot_never() -> None:
+    code = (
+        "import sys; import stoker.report.figures as f; assert 'matplotlib' not in sys.modules, 'too early';"
+        "import tempfile, pathlib; d = pathlib.Path(tempfile.mkdtemp());"
+        "f.learning_curves([{'epoch': 1, 'train_loss': 1.0}], d / 'a.png');"
+        "f.confusion_matrix([0, 1], [0, 1], ['a', 'b'], d / 'b.png');"
+        "f.predicted_vs_true([0.0, 1.0], [0.0, 1.0], d / 'c.png', name='y');"
+        "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -45,6 +45,7 @@ def test_a_column_without_any_value_is_all_missing() -> None:
         "\ufeffa,b\n1,x\n2,y\n",  # byte order mark
         "a,b\r\n1,x\r\n2,y\r\n",
         "a,b\r1,x\r2,y\r",  # as old Macs did
+        "a,b\n1,x\r2,y\r\n",  # a mixture
         "a,b\n1,x\n2,y",  # no line end at the end
         "\n\na,b\n1,x\n\n2,y\n\n\n",  # blank lines
         "a,b\n1,x\n   \n2,y\r\n\r\n",

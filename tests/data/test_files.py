@@ -277,6 +277,7 @@ print(frame.height, (after - before) * 1024 / frame.estimated_size())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
 def test_memory_peaks_at_a_small_multiple_of_the_table(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)

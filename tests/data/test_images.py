@@ -229,6 +229,7 @@ print(images.numel(), (after - before) * 1024 / images.numel())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss has other units elsewhere")
 def test_memory_stays_close_to_the_result(tmp_path: Path) -> None:
     save(tmp_path / "a/0.png", size=(512, 512), mode="RGB")

@@ -102,7 +102,9 @@ def test_the_data_home_and_the_download_are_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["irsi", "no/such/file.csv", "x" * 5000, "a\0b", "a,b\n1,2\n"])
 def test_what_is_neither_a_path_nor_a_name(source: str) -> None:
-    text = r": must be an existing file or directory, or a named data set, got no such file, and not a named data set\. "
+    text = (
+        r": must be an existing file or directory, or a named data set, got no such file, and not a named data set\. "
+    )
     with pytest.raises(SourceNotFoundError, match=text) as caught:
         load(source)
     assert "Named data sets: digits, diabetes, wine, breast-cancer, iris, california-housing" in str(caught.value)
@@ -137,7 +139,9 @@ def test_objects() -> None:
     assert pair.target == "kind"
     labelled = load((np.zeros((2, 3, 4), np.uint8), [0, 1]), target="kind")
     assert isinstance(labelled, ImageSet)
-    with pytest.raises(InputTypeError, match=r"source: an object must be of a kind that holds data, got int\. Taken are"):
+    with pytest.raises(
+        InputTypeError, match=r"source: an object must be of a kind that holds data, got int\. Taken are"
+    ):
         load(3)
 
 
@@ -153,7 +157,9 @@ def test_an_unknown_target(house: Path) -> None:
 
 def test_images_have_no_target_column(pets: Path) -> None:
     for source in (pets, "digits", np.zeros((2, 3, 4), np.uint8)):
-        with pytest.raises(SchemaError, match=r"target: images have their classes .*, got 'label'\. Leave the target out"):
+        with pytest.raises(
+            SchemaError, match=r"target: images have their classes .*, got 'label'\. Leave the target out"
+        ):
             load(source, target="label")
 
 
@@ -166,7 +172,9 @@ def test_images_of_another_shape(source: Any) -> None:
 
 
 def test_tables_where_images_are_wanted(house: Path) -> None:
-    with pytest.raises(DataError, match=r"house\.csv: must be images of the shape \(1, 8, 8\), got a table\. Give images"):
+    with pytest.raises(
+        DataError, match=r"house\.csv: must be images of the shape \(1, 8, 8\), got a table\. Give images"
+    ):
         load(house, image_shape=(1, 8, 8))
 
 

@@ -200,6 +200,12 @@ def test_what_scikit_learn_refuses_is_no_bare_traceback(monkeypatch: pytest.Monk
         split_rows(10, seed=0)
 
 
+def test_a_missing_value_of_pandas_is_missing() -> None:
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(SplitError, match=r"groups, row 1 \(counting from 0\): must have a value, got a missing one"):
+        split_rows(3, seed=0, groups=np.array(["a", pd.NA, "b"], dtype=object))
+
+
 def test_groups_and_times_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match=r"split: must be by groups or by times, got both. Keep the one"):
         split_rows(10, seed=0, groups=np.arange(10), times=np.arange(10))

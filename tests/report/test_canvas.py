@@ -2,18 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib import font_manager
 from PIL import Image
 
 from stoker.errors import ConfigError
-from stoker.report import canvas
-from stoker.report.canvas import Lettering, as_array, dress, new_figure, number, text, width_of, write_png
+from stoker.report.canvas import as_array, dress, new_figure, number, text, width_of, write_png
 
 
 @pytest.mark.parametrize(
@@ -40,74 +37,6 @@ from stoker.report.canvas import Lettering, as_array, dress, new_figure, number,
 )
 def test_number(value: float, shown: str) -> None:
     assert number(value) == shown
-
-
-def test_names_are_made_fit_to_be_drawn() -> None:
-    lettering = Lettering.of(["plain", "two\nlines\tand tabs", "", "bell\x07\ud800", "$x_1$", "ein Wört", "日本語"], 40)
-    assert lettering.names[:6] == ("plain", "two lines and tabs", "#2", "bell", "$x_1$", "ein Wört")
-    assert lettering.fonts[0] == "DejaVu Sans"
-
-
-def test_long_names_keep_both_ends() -> None:
-    shown = Lettering.of(["fine-grained species 17", "fine-grained species 18"], 12).names
-    assert all(len(name) <= 12 for name in shown)
-    assert shown[0] != shown[1]
-    assert shown[0].startswith("fine-")
-    assert shown[0].endswith("17")
-
-
-@pytest.fixture
-def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(canvas, "_other_fonts", list)
-    canvas._fonts_for.cache_clear()
-    yield
-    canvas._fonts_for.cache_clear()
-
-
-@pytest.mark.usefixtures("only_dejavu")
-def test_without_a_font_names_become_indices_and_texts_get_boxes() -> None:
-    lettering = Lettering.of(["猫", "dog", "犬 (dog)"])
-    assert lettering.names == ("#0", "dog", "#2")
-    assert lettering.replaced == 2
-    line = Lettering.line("Preis 価格 in €")
-    assert line.names == ("Preis □□ in €",)
-    assert line.replaced == 1
-
-
-def test_another_font_is_taken_where_it_has_the_glyph(monkeypatch: pytest.MonkeyPatch) -> None:
-    glyphs = {"Useless": frozenset("abc"), "Sinograph": frozenset("猫犬"), "DejaVu Sans": canvas._glyphs("DejaVu Sans")}
-    monkeypatch.setattr(canvas, "_other_fonts", lambda: ["Useless", "Sinograph"])
-    monkeypatch.setattr(canvas, "_glyphs", glyphs.__getitem__)
-    canvas._fonts_for.cache_clear()
-    try:
-        lettering = Lettering.of(["猫", "dog"])
-        assert lettering.names == ("猫", "dog")
-        assert lettering.fonts == ["DejaVu Sans", "Sinograph"]
-    finally:
-        canvas._fonts_for.cache_clear()
-
-
-def test_the_fallback_fonts_are_a_fixed_list_without_a_last_resort() -> None:
-    fonts = canvas._other_fonts()
-    assert fonts == canvas._other_fonts()
-    assert len(set(fonts)) == len(fonts)
-    assert "DejaVu Sans" not in fonts
-    assert not [name for name in fonts if "Last Resort" in name or "Emoji" in name]
-
-
-def test_a_font_that_cannot_be_opened_has_no_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(font_manager, "findfont", lambda _: __file__)
-    assert canvas._glyphs("No Font At All") == frozenset()
-
-
-# The first is in STIX and TeX Gyre, which come with matplotlib; the second in some of DejaVu's weights alone.
-@pytest.mark.parametrize("char", ["\U0001d44e", "\U0001f311", "⌒", "猫", "\U0001f63a", "ﷺ", "\u0f3a"])
-@pytest.mark.parametrize("weight", ["normal", "bold"])
-def test_no_character_warns_whatever_is_installed(tmp_path: Path, char: str, weight: str) -> None:
-    figure = new_figure(3, 1)
-    for y, lettering in enumerate((Lettering.of([f"a {char}"]), Lettering.line(f"b {char}"))):
-        text(figure, 0.1, y / 2, lettering.names[0], fontfamily=lettering.fonts, fontweight=weight)
-    write_png(figure, tmp_path / "a.png")  # a missing glyph would be a warning, and that an error
 
 
 def test_arrays_of_tensors_and_sequences() -> None:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix as sk_confusion_matrix
 
 from stoker.errors import ConfigError, DataError
-from stoker.report import canvas
+from stoker.report import lettering
 from stoker.report.confusion import _colours, _percent, confusion_matrix, count_pairs
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -135,8 +135,8 @@ def test_a_block_of_classes_shows_its_worst() -> None:
 @pytest.mark.parametrize("font", ["whatever is installed", "none"])
 def test_names_in_any_script(tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch, font: str) -> None:
     if font == "none":
-        monkeypatch.setattr(canvas, "_other_fonts", list)
-    canvas._fonts_for.cache_clear()
+        monkeypatch.setattr(lettering, "_other_fonts", list)
+    lettering._fonts_for.cache_clear()
     try:
         names = ["猫", "собака", "ภาษาไทย", "$5^{2}$ \\frac{", "🐶", "two\nlines", "", "क्षेत्र"]
         confusion_matrix(*simulated(8, 300), names, tmp_path / "a.png", title="名前 🐱 $x$")
@@ -150,7 +150,7 @@ def test_names_in_any_script(tmp_path: Path, drawn: Drawn, monkeypatch: pytest.M
             assert "#: 4 names are in a script that no font here has" in drawn.texts()
         drawn.assert_legible()
     finally:
-        canvas._fonts_for.cache_clear()
+        lettering._fonts_for.cache_clear()
 
 
 def test_tensors_lists_and_arrays_give_equal_bytes(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def train(
         clock.now += 0.0 if told else seconds
         history.rows.append(row)
         assert callback.on_epoch_end(row, True) is None
+        each(epoch, told + 1)
     history.seconds = clock.now - Clock.now
     callback.on_fit_end(history)
     return history
@@ -384,7 +385,7 @@ def test_plain_writes_a_line_per_epoch_at_once() -> None:
 
     stream, seen = Reader(), []
     train(stream, a_plan(2), rows_to(2), each=lambda *_: seen.append(stream.got.count("\n")))
-    assert seen == [0] * 10 + [1] * 10
+    assert seen == [0] * 10 + [1] * 11 + [2]
     assert [line.split("  ")[0] for line in stream.got.splitlines()[:2]] == ["epoch 1/2", "epoch 2/2"]
     assert stream.got.endswith("\nfinished epoch 2 of 2 after 2.0s; best was epoch 2 (valid_loss 0.5000)\n")
 
@@ -436,6 +437,7 @@ def test_rich_shows_one_live_line_below_the_table_while_it_trains(width: int, mo
     assert len(looks[1, 7]) == 1
     assert len(looks[2, 5]) == 3  # the header and the row that is held back are there already
     assert [line.split()[0] for line in looks[3, 5][:-1]] == ["epoch", "1", "2"]
+    assert [line.split()[0] for line in looks[2, 11][:-1]] == ["epoch", "1", "2"]  # at once, and none of them twice
     live = looks[3, 5][-1]
     assert re.fullmatch(r"(epoch )?3/3  ━+─+  loss 0.3100  .*0:0\d left", live)
     assert len(live) <= width - 3  # what Ctrl-C echoes has room
@@ -493,12 +495,18 @@ def test_rich_lets_others_print_while_it_is_live(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
     long_line = "[bold] is no markup here, and :smile: no picture; " + "x" * 60
-    said = {(1, 7): "hello\n", (2, 7): long_line + "\n", (3, 8): "no newline"}
-    train(None, a_plan(3), rows_to(3), each=lambda *at: print(said.get(at, ""), end=""))
+    said = {(1, 7): "hello\n", (1, 8): "[/x] flushed", (2, 7): long_line + "\n", (3, 8): "no newline"}
+    others: list[Any] = []
+
+    def say(*at: int) -> None:
+        others.append(sys.stdout)  # as a logging handler does
+        print(said.get((at[0], at[1]), ""), end="", flush=at == (1, 8))
+
+    train(None, a_plan(3), rows_to(3), each=say)
     assert sys.stdout is sys.stderr is terminal
     assert terminal.has_cursor
-    assert terminal.lines[:3] == ["hello", long_line[:80], long_line[80:]]
-    assert [line.split()[0] for line in terminal.lines[3:]] == ["epoch", "1", "2", "3", "no", "finished"]
+    assert terminal.lines[:4] == ["hello", "[/x] flushed", long_line[:80], long_line[80:]]
+    assert [line.split()[0] for line in terminal.lines[4:]] == ["epoch", "1", "2", "3", "no", "finished"]
 
 
 def test_what_goes_to_a_file_goes_on_going_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,7 +514,7 @@ def test_what_goes_to_a_file_goes_on_going_there(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(sys, "stdout", file)
     train(None, a_plan(1), rows_to(1), each=lambda _, part: print(part))
-    assert file.getvalue() == "".join(f"{part}\n" for part in range(1, 11))
+    assert file.getvalue() == "".join(f"{part}\n" for part in range(1, 12))
 
 
 @pytest.mark.parametrize("is_told", [True, False])
@@ -552,11 +560,11 @@ def test_a_broken_stream_silences_the_display_and_not_the_training(
                 raise error
             return super().write(text)
 
-    stream = Breaking()
+    stream, is_ours = Breaking(), list[bool]()
     monkeypatch.setattr(sys, "stdout", stream)
-    assert len(train(stream, a_plan(10), rows_to(10), mode)) == 10
+    assert len(train(stream, a_plan(10), rows_to(10), mode, each=lambda *_: is_ours.append(sys.stdout is stream))) == 10
     assert stream.tried == after + 1
-    assert sys.stdout is stream
+    assert is_ours[-1]  # given back at once, not only at the end
 
 
 def test_a_stream_that_was_closed_before_is_no_error() -> None:

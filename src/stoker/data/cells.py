@@ -32,6 +32,7 @@ MISSING_WORDS = ("na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat
 As the name of a category or class they are taken literally: ``None`` may well be the name of one.
 """
 
+_LONGEST_WORD = max(len(word) for word in MISSING_WORDS)
 _TRUE = ("true", "t", "yes", "y", "1", "1.0", "on")
 _FALSE = ("false", "f", "no", "n", "0", "0.0", "off")
 _WORDS = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
@@ -188,7 +189,10 @@ def datetimes(series: pl.Series, *, clock: bool = False) -> Reading | None:
     dtype = series.dtype
     if texts_of(series):
         text = series.cast(pl.String).str.strip_chars()
-        values = _by_distinct(text, _parse_times if clock else _parse_datetimes)
+        if text.str.contains(_TIME if clock else _DATETIME).any():  # a fraction of the time that parsing takes
+            values = _by_distinct(text, _parse_times if clock else _parse_datetimes)
+        else:
+            values = pl.Series([None], dtype=pl.Datetime("us")).new_from_index(0, len(text))
         return Reading(values, _odd(text, values))
     if dtype == pl.Null:
         return Reading(series.cast(pl.Datetime("us")), _none(series))
@@ -250,7 +254,9 @@ def _odd(text: pl.Series, values: pl.Series) -> pl.Series:
     unread = values.is_null() & text.is_not_null()
     if not unread.any():
         return unread
-    return unread & ~(text.str.to_lowercase().is_in(["", *MISSING_WORDS]).fill_null(value=True))
+    short = text.filter(unread & (text.str.len_bytes() <= _LONGEST_WORD)).unique()
+    words = short.filter(short.str.to_lowercase().is_in(["", *MISSING_WORDS])).to_list()
+    return unread & ~text.is_in(words) if words else unread
 
 
 def _seconds(duration: pl.Series) -> pl.Series:

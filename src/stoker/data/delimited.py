@@ -143,13 +143,12 @@ def _is_regular(data: bytes, separator: str, width: int) -> bool:
     """Whether every record has ``width`` fields, with quotes only around whole fields (and doubled inside of them)."""
     codes = np.frombuffer(data, dtype=np.uint8)
     cut = ord(separator)
-    if b"\n" not in data and b"\r" in data:
-        return False
     quoted = False  # whether the piece begins inside of quotes
     pending = 0  # separators since the last end of a record
     for start in range(0, len(codes), _BYTES_AT_ONCE):
         piece = codes[start : start + _BYTES_AT_ONCE]
         cuts, ends = piece == cut, piece == _NEWLINE
+        returns = np.flatnonzero(piece == _RETURN)
         quotes = np.flatnonzero(piece == _QUOTE)
         if quotes.size or quoted:
             if not _quotes_are_regular(codes, quotes + start, cut, quoted=quoted):
@@ -159,7 +158,11 @@ def _is_regular(data: bytes, separator: str, width: int) -> bool:
             inside = np.logical_xor.accumulate(inside) ^ quoted
             cuts &= ~inside
             ends &= ~inside
+            returns = returns[~inside[returns]]
             quoted ^= bool(quotes.size % 2)
+        following = returns + start + 1
+        if following.size and (following[-1] == len(codes) or (codes[following] != _NEWLINE).any()):
+            return False  # carriage returns alone end lines too, but not to polars
         marks = np.flatnonzero(cuts | ends)
         ends_among_marks = np.flatnonzero(ends[marks])
         if ends_among_marks.size:
@@ -187,7 +190,7 @@ def _regularise(data: bytes, where: str, separator: str, width: int) -> bytes:
     """Write the same records so that :func:`_is_regular` holds, or raise an error that names the line at fault."""
     regular = io.BytesIO()
     out = io.TextIOWrapper(regular, "utf-8", newline="", write_through=True)
-    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    writer = csv.writer(out, delimiter=separator, lineterminator="\r\n")
     for line, fields in _records(data, where, separator):
         if len(fields) == width:
             writer.writerow(fields)

@@ -34,6 +34,7 @@ Kind: TypeAlias = Literal["numeric", "boolean", "categorical", "datetime", "igno
 _NEARLY_ALL = 0.9  # of the values; from there on text identifies its row, or odd values are exceptions
 _FEW = 50  # distinct values that a muddle of numbers and words may have to be worth keeping
 _COUNTING = 10  # rows that it takes to tell a row counter from three numbers that happen to be 1, 2, 3
+_SPELLINGS = 50  # of yes, no and missing that one column may have
 _SENTENCE = 4.0  # words in a value, on average
 
 _ID_WORDS = {"id", "ids", "uuid", "guid", "rowid", "rownum", "rowname"}
@@ -230,9 +231,9 @@ def _guess_text(series: pl.Series) -> Guess:
     values = text.unique().drop_nulls()
     present = len(series) - guess.missing
 
-    flags = cells.booleans(values)
+    flags = cells.booleans(values.head(_SPELLINGS + 1))
     assert flags is not None
-    if not flags.odd.any() and flags.values.drop_nulls().n_unique() == 2:
+    if len(values) <= _SPELLINGS and not flags.odd.any() and flags.values.drop_nulls().n_unique() == 2:
         words = sorted(values.filter(flags.values.is_not_null()))
         missing = len(series) - _rows_with(text, words)
         return guess._replace(kind="boolean", reason=f"only {', '.join(words)}", missing=missing, distinct=2)
@@ -252,10 +253,11 @@ def _guess_text(series: pl.Series) -> Guess:
                 continue
             if not reading.odd.any():
                 return take()
-            odd = values.filter(reading.odd).to_list()
-            odd_rows = _rows_with(text, odd)
-            if muddle is None and odd_rows <= (1 - _NEARLY_ALL) * present:
-                muddle = _muddle(guess, text, odd, odd_rows, what)
+            few = (1 - _NEARLY_ALL) * present
+            if muddle is None and reading.odd.sum() <= few:  # as distinct values, then as rows
+                odd = values.filter(reading.odd).to_list()
+                odd_rows = _rows_with(text, odd)
+                muddle = _muddle(guess, text, odd, odd_rows, what) if odd_rows <= few else None
     return muddle or _guess_category(guess, values, len(series), "digits with leading zeros" if digits else "text")
 
 

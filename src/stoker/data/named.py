@@ -105,7 +105,9 @@ def _california(name: str, files: Mapping[str, Path]) -> Table:
     raw = path.read_bytes() if path.suffix == ".data" else _member(path, "CaliforniaHousing/cal_housing.data")
     columns_read = _numbers(raw, path, [pl.Float64] * 9)
     # in NumPy, for bit for bit what scikit-learn computes: polars divides by a number by multiplying with its inverse
-    longitude, latitude, age, rooms, bedrooms, population, households, income, value = map(pl.Series.to_numpy, columns_read)
+    longitude, latitude, age, rooms, bedrooms, population, households, income, value = map(
+        pl.Series.to_numpy, columns_read
+    )
     columns = {
         "MedInc": income,
         "HouseAge": age,

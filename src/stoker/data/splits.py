@@ -116,13 +116,20 @@ def _codes(values: NDArray[Any], name: str) -> tuple[Rows, NDArray[Any]]:
     array = np.asarray(values)
     missing = array != array if array.dtype.kind in "fcmM" else np.zeros(len(array), bool)  # NaN, NaT
     if array.dtype.kind == "O":
-        missing = np.array([value is None or value != value for value in array], bool)
+        missing = np.array([_is_missing(value) for value in array.tolist()], bool)
         array = array.astype(str)
     if missing.any():
         row = int(missing.argmax())
         raise SplitError(f"{name}, row {row} (counting from 0)", "must have a value", "a missing one", "Drop the row.")
     distinct, codes = np.unique(array, return_inverse=True)
     return codes.astype(np.int64), distinct
+
+
+def _is_missing(value: object) -> bool:
+    try:
+        return value is None or bool(value != value)  # NaN, NaT
+    except (TypeError, ValueError):  # pandas.NA refuses to be compared
+        return True
 
 
 def _time_codes(times: NDArray[Any]) -> Rows:

@@ -106,9 +106,8 @@ def _add(outcome: EpochOutcome, losses: list[Tensor], sizes: list[int]) -> None:
         outcome.bad_step, outcome.bad_loss = outcome.steps + first, float(values[first])
     outcome.steps += len(losses)
     outcome.samples += sum(sizes)
-    for value, size in zip(
-        values.tolist(), sizes, strict=True
-    ):  # one by one: the sum's bits must not tell the segments
+    # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
+    for value, size in zip(values.tolist(), sizes, strict=True):
         outcome.loss_sum += value * size
     losses.clear()
     sizes.clear()

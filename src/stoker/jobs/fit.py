@@ -244,7 +244,7 @@ def _record(
         "rows": {name: len(targets) for name, (_, targets) in ready.splits.items()},
         "duplicates": ready.duplicates,
         "notices": notices,
-        "settings": ready.config.model_dump(mode="json"),
+        "settings": _resolved(ready, trainer),
         "training": {
             "engine": trainer.engine.name,
             "engine_reason": trainer.engine_reason,
@@ -259,6 +259,13 @@ def _record(
         },
         "recipe": ready.recipe.model_dump(mode="json"),
     }
+
+
+def _resolved(ready: Prepared, trainer: Trainer) -> dict[str, Any]:
+    """The settings, with the optimizer's own learning rate where none was asked for."""
+    settings = ready.config.model_dump(mode="json")
+    settings["training"]["lr"] = float(trainer.optimizer.defaults["lr"])
+    return settings
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,8 @@ from stoker.data.dataset import DataSet, Table, Task
 from stoker.data.schema import Schema, infer_schema
 from stoker.data.sources import load
 from stoker.errors import ConfigError
+from stoker.jobs.config import build_config
+from stoker.jobs.prepare import table_schema
 
 __all__ = ["Inspection", "inspect"]
 
@@ -65,13 +67,9 @@ def inspect(
             raise ConfigError("inspect", "columns and targets are for tables", "images", "Leave them out.")
         skipped = [f"unreadable image {name} is left out: {reason}" for name, reason in dataset.skipped]
         return Inspection(dataset, None, skipped)
-    schema = infer_schema(
-        dataset.frame,
-        target or dataset.target,
-        task=task or (dataset.task if target in (None, dataset.target) else None),
-        numeric=numeric,
-        categorical=categorical,
-        datetime=datetime,
-        ignore=ignore,
-    )
-    return Inspection(dataset, schema, [])
+    if target is None and dataset.target is None:
+        schema = infer_schema(dataset.frame, numeric=numeric, categorical=categorical, datetime=datetime, ignore=ignore)
+        return Inspection(dataset, schema, [])
+    kinds = {"numeric": numeric, "categorical": categorical, "datetime": datetime, "ignore": ignore}
+    settings = {"target": target, "task": task, **{name: tuple(columns) for name, columns in kinds.items()}}
+    return Inspection(dataset, table_schema(dataset, build_config(short=settings)), [])

@@ -162,20 +162,29 @@ def table_schema(source: Table, config: FitConfig) -> Schema:
     Raises:
         SchemaError: No target is named, or it cannot be used.
     """
-    target = config.data.target or source.target
+    data = config.data
+    target = data.target or source.target
     if target is None:
         columns = ", ".join(source.frame.columns[-5:])
         fix = f"Say --target NAME (target=...); the last columns are {columns}."
         raise SchemaError(source.provenance.origin, "a table needs the column to predict", "no target", fix)
-    return infer_schema(
-        source.frame,
-        target,
-        task=config.data.task or (source.task if target == source.target else None),
-        numeric=config.data.numeric,
-        categorical=config.data.categorical,
-        datetime=config.data.datetime,
-        ignore=config.data.ignore,
-    )
+
+    def schema(task: Task | None) -> Schema:
+        return infer_schema(
+            source.frame,
+            target,
+            task=task,
+            numeric=data.numeric,
+            categorical=data.categorical,
+            datetime=data.datetime,
+            ignore=data.ignore,
+        )
+
+    guess = schema(data.task)
+    guessed = guess.target.task if guess.target is not None else None
+    if data.task is None and target == source.target and source.task not in (None, guessed):
+        return schema(source.task)  # the source knows better
+    return guess
 
 
 def trained_part(model: Assembly, kind: str) -> nn.Module:

@@ -11,8 +11,8 @@ import polars as pl
 import torch
 
 from stoker.data.dataset import DataSet, ImageSet, Table
-from stoker.data.schema import Schema
 from stoker.data.duplicates import DuplicateReport, duplicates_across, image_duplicates
+from stoker.data.schema import Schema
 from stoker.data.splits import Split, split_rows
 from stoker.data.target import drop_missing_target
 from stoker.errors import DataError, UnknownNameError
@@ -211,11 +211,12 @@ def _counts(report: DuplicateReport | None, notify: Notify) -> dict[str, int]:
     if report is None:
         return {}
     counts = {
-        "valid rows stand in the training split too": report.valid_in_train,
-        "test rows stand in the training split too": report.test_in_train,
-        "test rows stand in the validation split too": report.test_in_valid,
+        "of valid also in train": report.valid_in_train,
+        "of test also in train": report.test_in_train,
+        "of test also in valid": report.test_in_valid,
     }
     found = {what: count for what, count in counts.items() if count}
     for what, count in found.items():
-        notify(f"{count:,} {what}, identical in every column: there, the split measures what was learnt by heart")
+        rows = "row" if count == 1 else "rows"
+        notify(f"{count:,} {rows} {what}, equal in every column: there, learning by heart looks like skill")
     return found

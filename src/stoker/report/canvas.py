@@ -7,16 +7,14 @@ goes, asked, so that a run's pictures are the same from a notebook with a dark t
 from __future__ import annotations
 
 import io
-import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stoker.errors import ConfigError
+from stoker.report.lettering import BASE_FONT, Lettering, has_bold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,14 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Transform
 
 __all__ = [
-    "BASE_FONT",
     "BLUE",
     "HEADING",
     "INK",
     "METRIC_COLOURS",
     "MUTED",
     "VERMILLION",
-    "Lettering",
     "as_array",
     "dress",
     "fitted",
@@ -54,23 +50,8 @@ INK = "#262626"
 MUTED = "#6e6e6e"
 GRID = "#e9e9e9"
 
-BASE_FONT = "DejaVu Sans"  # comes with matplotlib
 HEADING: dict[str, Any] = {"fontsize": 12.5, "fontweight": "bold"}
 _DPI = 150
-# Looked at first where DejaVu has no glyph: fonts that cover a script whole, and match one another.
-_PREFERRED = (
-    "Noto Sans CJK",
-    "Source Han Sans",
-    "Noto Sans",
-    "WenQuanYi",
-    "Droid Sans Fallback",
-    "PingFang",
-    "Hiragino",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "Arial Unicode",
-)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -156,16 +137,14 @@ def text(owner: Axes | FigureBase, x: float, y: float, content: str, **style: An
     Returns:
         The text, placed.
     """
-    house: dict[str, Any] = {
-        "color": INK,
-        "fontsize": 9,
-        "fontfamily": [BASE_FONT],
-        "usetex": False,
-        "parse_math": False,
-    }
+    house: dict[str, Any] = {"color": INK, "fontsize": 9, "fontfamily": [BASE_FONT], "fontweight": "normal"}
+    house |= {"usetex": False, "parse_math": False}
     if hasattr(owner, "transAxes"):
         house["transform"] = owner.transAxes
-    return owner.text(x, y, content, **(house | style))
+    chosen = house | style
+    if chosen["fontweight"] == "bold" and not all(map(has_bold, chosen["fontfamily"])):
+        chosen["fontweight"] = "normal"
+    return owner.text(x, y, content, **chosen)
 
 
 def width_of(figure: Figure | SubFigure, content: str, **style: Any) -> float:
@@ -246,101 +225,6 @@ def dress(axes: Axes, title: str = "", *, grid: str = "y", fonts: Sequence[str] 
             va="bottom",
             fontfamily=list(fonts),
         )
-
-
-@dataclass(frozen=True)
-class Lettering:
-    """Texts that came from anyone, made fit to be drawn.
-
-    Attributes:
-        names: One line each, shortened.
-        fonts: The families to draw them with, as matplotlib's ``fontfamily``.
-        replaced: How many of them no font here can draw; what stands in their place is up to the constructor.
-    """
-
-    names: tuple[str, ...]
-    fonts: list[str]
-    replaced: int
-
-    @classmethod
-    def of(cls, names: Iterable[object], longest: int = 24) -> Lettering:
-        """Prepare names of which each must be told from the others: one that cannot be drawn becomes its index, ``#3``.
-
-        Args:
-            names: Such as a data set's classes.
-            longest: How many characters to show.
-        """
-        clean = [_one_line(str(name)) for name in names]
-        fonts, missing = _fonts_for(frozenset("".join(clean)))
-        shown = [
-            _shorten(name, longest) if name and missing.isdisjoint(name) else f"#{index}"
-            for index, name in enumerate(clean)
-        ]
-        replaced = sum(not missing.isdisjoint(name) for name in clean)
-        return cls(tuple(shown), list(fonts), replaced)
-
-    @classmethod
-    def line(cls, content: str, longest: int = 80) -> Lettering:
-        """Prepare a single text, such as a title: each character that cannot be drawn becomes a box."""
-        clean = _one_line(content)
-        fonts, missing = _fonts_for(frozenset(clean))
-        shown = "".join("□" if char in missing else char for char in clean)
-        return cls((_shorten(shown, longest),), list(fonts), int(shown != clean))
-
-
-def _one_line(name: str) -> str:
-    # of unprintable characters (control, surrogate, private, unassigned) not even a box is wanted
-    kept = (" " if char.isspace() else char for char in name)
-    return " ".join("".join(char for char in kept if unicodedata.category(char)[0] != "C").split())
-
-
-def _shorten(name: str, longest: int) -> str:
-    # names that begin alike ("species 17") are told apart by their ends
-    if len(name) <= longest:
-        return name
-    tail = longest // 3
-    return f"{name[: longest - 1 - tail].rstrip()}…{name[-tail:].lstrip()}"
-
-
-@lru_cache(maxsize=32)
-def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Families that together have a glyph for each character, and the characters for which none has."""
-    families = [BASE_FONT]
-    missing = characters - {" "} - _glyphs(BASE_FONT)
-    for name in _other_fonts() if missing else ():
-        if found := missing & _glyphs(name):
-            families.append(name)
-            missing -= found
-        if not missing:
-            break
-    return tuple(families), frozenset(missing)
-
-
-def _other_fonts() -> list[str]:
-    """The families that are installed, those first that cover a script whole."""
-    from matplotlib import font_manager
-
-    def rank(name: str) -> tuple[int, str]:
-        return next((place for place, start in enumerate(_PREFERRED) if name.startswith(start)), len(_PREFERRED)), name
-
-    families = {font.name for font in font_manager.fontManager.ttflist} - {BASE_FONT}
-    # "Last Resort" has a box for everything; colour emoji cannot be drawn
-    return sorted((name for name in families if "Last Resort" not in name and "Emoji" not in name), key=rank)
-
-
-@lru_cache(maxsize=512)
-def _glyphs(family: str) -> frozenset[str]:
-    """The characters that a family has in both the weights that are used here."""
-    from matplotlib import font_manager
-
-    known: list[frozenset[str]] = []
-    for weight in ("normal", "bold"):
-        try:
-            path = font_manager.findfont(font_manager.FontProperties(family=[family], weight=weight))
-            known.append(frozenset(map(chr, font_manager.get_font(path).get_charmap())))
-        except (OSError, RuntimeError, ValueError):  # a damaged font, or one of a kind that FreeType does not open
-            return frozenset()
-    return known[0] & known[1]
 
 
 def write_heading(figure: Figure, title: str, says: str) -> None:

@@ -17,7 +17,6 @@ from stoker.report.canvas import (
     INK,
     MUTED,
     VERMILLION,
-    Lettering,
     as_array,
     fitted,
     new_figure,
@@ -26,6 +25,7 @@ from stoker.report.canvas import (
     write_heading,
     write_png,
 )
+from stoker.report.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

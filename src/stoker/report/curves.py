@@ -19,7 +19,6 @@ from stoker.report.canvas import (
     METRIC_COLOURS,
     MUTED,
     VERMILLION,
-    Lettering,
     dress,
     fitted,
     new_figure,
@@ -30,6 +29,7 @@ from stoker.report.canvas import (
     write_heading,
     write_png,
 )
+from stoker.report.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,6 @@ from stoker.report.canvas import (
     BLUE,
     INK,
     MUTED,
-    Lettering,
     as_array,
     dress,
     fitted,
@@ -24,6 +23,7 @@ from stoker.report.canvas import (
     write_heading,
     write_png,
 )
+from stoker.report.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,57 +3,119 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stoker.errors import DiskFullError, RunError, RunExistsError
+from stoker.errors import ConfigError, DiskFullError, RunError, RunExistsError, StokerError
 
 __all__ = ["naming_full_disk", "new_directory", "read_json", "require_room", "write_atomic", "write_json"]
 
 JSON_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
+RUN_FILES = ("model.safetensors", "metrics.json", "history.csv", "README.md", "config.json")
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")) -> Path:
-    """Make the directory of a new run.
+@contextmanager
+def new_directory(
+    out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")
+) -> Iterator[Path]:
+    """Make the directory of a new run; should the block fail, what Stoker wrote is removed again.
 
     Args:
         out: What the user asked for; ``None`` for ``runs/<name>-<time>``, with a number behind it if that is taken.
-        name: The source's.
+        name: The source's; cut if it is very long.
         now: The time that goes into the name.
         parent: Where unnamed runs go.
 
+    Yields:
+        The directory, empty.
+
     Raises:
         RunExistsError: ``out`` is there already, be it an empty directory.
+        ConfigError: No directory can be made there.
         DiskFullError: There is no room.
     """
-    with naming_full_disk(out or parent):
-        if out is not None:
-            path = Path(out)
-            path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(out) if out is not None else parent / f"{_short(name)}-{now:%Y%m%d-%H%M%S}"
+    missing = [folder for folder in path.parents if not os.path.lexists(folder)]
+    try:
+        path = _make(path, numbered=out is None)
+        yield path
+    except BaseException:
+        _remove_run(path)
+        for folder in missing:  # from the innermost outwards
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing else came to stand in it
+        raise
+
+
+def refuse_existing(out: str | Path | None) -> None:
+    """Tell before the work, and not after it, that a run's directory is there already.
+
+    Raises:
+        RunExistsError: It is.
+        ConfigError: It cannot be a path.
+    """
+    with _naming_bad_path(out or "runs"):
+        if out is not None and (os.path.lexists(out) or Path(out) == Path()):
+            raise _exists(Path(out))
+
+
+def _make(path: Path, *, numbered: bool) -> Path:
+    """Make a directory that was not there, under another name if need be and allowed."""
+    with naming_full_disk(path), _naming_bad_path(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
             try:
                 path.mkdir()
             except FileExistsError:
-                fix = "Choose another --out, or remove it yourself: Stoker overwrites nothing."
-                raise RunExistsError("--out", "must not exist yet", str(path), fix) from None
-            return path
-        parent.mkdir(parents=True, exist_ok=True)
-        base = f"{name}-{now:%Y%m%d-%H%M%S}"
-        attempt = 1
-        while True:
-            path = parent / (base if attempt == 1 else f"{base}-{attempt}")
-            try:
-                path.mkdir()
-            except FileExistsError:
-                attempt += 1
+                if not numbered:
+                    raise _exists(path) from None
+                path = path.with_name(f"{path.name if number == 2 else path.name.rpartition('-')[0]}-{number}")
             else:
-                return path
+                break
+    return path
+
+
+def _exists(path: Path) -> RunExistsError:
+    fix = "Choose another --out, or remove it yourself: Stoker overwrites nothing."
+    return RunExistsError("--out", "must not exist yet", str(path), fix)
+
+
+@contextmanager
+def _naming_bad_path(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (StokerError, KeyboardInterrupt):
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            "--out", f"must be a directory that can be made ({reason})", repr(str(path)), "Choose another --out."
+        ) from None
+
+
+def _short(name: str) -> str:
+    """A name of at most 100 bytes, which leaves room for the time within the 255 that file systems allow."""
+    return name.encode()[:100].decode(errors="ignore")
+
+
+def _remove_run(path: Path) -> None:
+    """Remove a run, or the part of it that was written, and nothing that others put into its directory."""
+    with suppress(OSError):
+        for file in (*path.glob(".tmp-*"), *(path / "figures").glob("*.png"), *(path / name for name in RUN_FILES)):
+            file.unlink(missing_ok=True)
+        for folder in (path / "figures", path):
+            if folder.is_dir():
+                folder.rmdir()
 
 
 def require_room(path: Path, needed: int) -> None:

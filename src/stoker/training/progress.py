@@ -359,7 +359,8 @@ class _PlainProgress(_Display):
 class _RichProgress(_Display):
     """A table whose rows scroll up as permanent lines, and one live line below it.
 
-    The first row waits in the live area until the second tells whether the learning rate moves, and needs a column.
+    The first row waits in the live area until the second tells whether the learning rate moves and needs a column. If
+    it moves only later, the table goes on under a new header.
     """
 
     def _open(self, book: Book) -> None:
@@ -387,9 +388,8 @@ class _RichProgress(_Display):
     def _print_held(self, book: Book) -> None:
         lines, self._columns[len(self._lrs) > 1] = self._table(book)
         self._held.clear()
-        if self._live is not None:  # so that no row stands there twice
-            self._live.update("")
-            self._due = -math.inf
+        if self._live is not None:
+            self._due = -math.inf  # so that no row stands there twice until the next redraw
         self._console.print(self._text(*lines), soft_wrap=False, no_wrap=True, overflow="crop")
 
     def _table(self, book: Book) -> tuple[list[Piece], list[Column]]:

@@ -74,7 +74,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         f"- model: {_settings(settings['model'])}; {training['parameters']:,} parameters",
         f"- training: {_settings(told)}",
         f"- it {ENDINGS.get(training['stopped'], training['stopped'])}; {training['epochs']} epochs, "
-        f"{training['steps']:,} steps, {training['seconds']:.1f} s; device {training['device']}, engine {training['engine']}",
+        f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']} ({training['engine']})",
         f"- versions: {', '.join(f'{name} {number}' for name, number in record['versions'].items())}",
         "",
         "## How to use it",

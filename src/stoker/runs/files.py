@@ -15,9 +15,18 @@ from typing import Any
 
 from stoker.errors import ConfigError, DiskFullError, RunError, RunExistsError, StokerError
 
-__all__ = ["naming_full_disk", "new_directory", "read_json", "require_room", "write_atomic", "write_json"]
+__all__ = [
+    "naming_full_disk",
+    "new_directory",
+    "read_json",
+    "read_text",
+    "refuse_existing",
+    "require_room",
+    "write_atomic",
+    "write_json",
+]
 
-JSON_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
+TEXT_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
 RUN_FILES = ("model.safetensors", "metrics.json", "history.csv", "README.md", "config.json")
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -42,13 +51,15 @@ def new_directory(
         ConfigError: No directory can be made there.
         DiskFullError: There is no room.
     """
-    path = Path(out) if out is not None else parent / f"{_short(name)}-{now:%Y%m%d-%H%M%S}"
-    missing = [folder for folder in path.parents if not os.path.lexists(folder)]
+    wanted = Path(out) if out is not None else parent / f"{_short(name)}-{now:%Y%m%d-%H%M%S}"
+    missing = [folder for folder in wanted.parents if not os.path.lexists(folder)]
+    path: Path | None = None
     try:
-        path = _make(path, numbered=out is None)
+        path = _make(wanted, numbered=out is None)
         yield path
     except BaseException:
-        _remove_run(path)
+        if path is not None:  # else it is not ours
+            _remove_run(path)
         for folder in missing:  # from the innermost outwards
             with suppress(OSError):
                 folder.rmdir()  # only if nothing else came to stand in it
@@ -67,8 +78,9 @@ def refuse_existing(out: str | Path | None) -> None:
             raise _exists(Path(out))
 
 
-def _make(path: Path, *, numbered: bool) -> Path:
-    """Make a directory that was not there, under another name if need be and allowed."""
+def _make(wanted: Path, *, numbered: bool) -> Path:
+    """Make a directory that was not there; with a number behind its name if need be and allowed."""
+    path = wanted
     with naming_full_disk(path), _naming_bad_path(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
@@ -77,7 +89,7 @@ def _make(path: Path, *, numbered: bool) -> Path:
             except FileExistsError:
                 if not numbered:
                     raise _exists(path) from None
-                path = path.with_name(f"{path.name if number == 2 else path.name.rpartition('-')[0]}-{number}")
+                path = wanted.with_name(f"{wanted.name}-{number}")
             else:
                 break
     return path
@@ -166,6 +178,7 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
                 write(temporary)
             else:
                 temporary.write_bytes(write.encode() if isinstance(write, str) else write)
+            temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner's eyes only
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -187,22 +200,37 @@ def _finite(data: Any) -> Any:
     return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of a run, which may come from anyone.
+
+    Raises:
+        RunError: It is missing, no file, too large, not UTF-8, or may not be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise RunError(str(path), "must be a file", "something else", "Copy the run again, whole.")
+        size = path.stat().st_size
+        if size > TEXT_BYTES:
+            raise RunError(str(path), f"must not be larger than {TEXT_BYTES >> 20} MB", f"{size >> 20} MB")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.") from None
+    except OSError as error:
+        raise RunError(str(path), "must be readable", error.strerror or error, "Look at its permissions.") from None
+    except UnicodeDecodeError as error:
+        raise RunError(str(path), f"must be UTF-8 text: {error}", "", "The file is damaged; copy it again.") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that may come from anyone.
 
     Raises:
         RunError: It is missing, too large, not JSON, or not an object.
     """
+    text = read_text(path)
     try:
-        size = path.stat().st_size
-        if size > JSON_BYTES:
-            raise RunError(str(path), f"must not be larger than {JSON_BYTES >> 20} MB", f"{size >> 20} MB")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.") from None
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        if isinstance(error, RunError):
-            raise
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise RunError(str(path), f"must be JSON: {error}", "", "The file is damaged; copy it again.") from None
     if not isinstance(data, dict):
         raise RunError(str(path), "must be a JSON object", type(data).__name__, "The file is damaged; copy it again.")

@@ -6,12 +6,14 @@ Adding a metric, a progress bar or an evaluation therefore changes no other rand
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["derive_seed", "generator"]
+__all__ = ["derive_seed", "generator", "preserved_randomness", "seed_globally"]
 
 
 def derive_seed(seed: int, *purpose: str | int, bits: int = 63) -> int:
@@ -35,3 +37,33 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
+
+
+def seed_globally(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of ``device``, from which dropout draws, and no other device's."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
+    elif device.type in {"cuda", "xpu"}:
+        module = torch.get_device_module(device)
+        with module.device(device):
+            module.manual_seed(seed)
+
+
+@contextmanager
+def preserved_randomness(device: torch.device) -> Iterator[None]:
+    """After this block torch's global generators, of the CPU and of ``device``, are as they were before it."""
+    import torch
+
+    module = torch.get_device_module(device) if device.type in {"mps", "cuda", "xpu"} else None
+    of_device = () if device.type == "mps" else (device,)  # there is but one mps
+    before = torch.get_rng_state()
+    here = module.get_rng_state(*of_device) if module is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+        if module is not None:
+            module.set_rng_state(here, *of_device)

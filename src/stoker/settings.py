@@ -119,8 +119,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         SourceFormatError: It is not TOML; the text says line and column.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except FileNotFoundError:
         raise SourceNotFoundError("--config", "no such file", str(path)) from None
+    except OSError as error:
+        raise SourceNotFoundError("--config", f"must be a file to read: {error.strerror}", str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SourceFormatError(str(path), f"must be TOML: {error}") from None

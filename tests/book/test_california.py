@@ -1,4 +1,4 @@
-"""The published figures on California housing: Géron, "Hands-On Machine Learning with Scikit-Learn and PyTorch", chapter 10."""
+"""The published figures on California housing: chapter 10 of Géron, "Hands-On Machine Learning … and PyTorch"."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_inspect_images() -> None:
     [
         (["--target", "spices"], "Did you mean 'species'?"),
         (["--numeric", "petal"], "error: numeric: must be one of the known names, got 'petal'."),
-        (["--task", "clustering"], "error: task: must be one of the known names, got 'clustering'."),
+        (["--task", "clustering"], "error: data.task: must be one of the known names, got 'clustering'."),
     ],
 )
 def test_inspect_says_what_is_wrong(flags: list[str], message: str) -> None:

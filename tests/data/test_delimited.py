@@ -124,6 +124,7 @@ def test_values_late_in_the_file_count(late: str, dtype: Any) -> None:
         ("a,b,c\n1,2,3\n4,5,6,7\n", 3, 4),
         ('a,b,c\n"x\ny\n",2,3\n4,5,6\n7,8\n', 6, 2),  # line ends in quotes count as lines of the file, not as records
         ("a,b,c\r\n1,2,3\r\n\r\n4,5\r\n", 4, 2),
+        ("\ufeff\r\n\na,b,c\n4,5\n", 4, 2),  # blank lines before the header count as well
         ("a,b,c\n1,2,3\n4,5", 3, 2),
         ('a,b,c\n"1,2",3\n', 2, 2),
     ],

@@ -265,6 +265,8 @@ def test_each_row_is_encoded_by_itself() -> None:
         pieces = encoder.encode(raw, rows_at_once=rows_at_once)
         assert pieces.keys() == whole.keys()
         assert all(torch.equal(pieces[name], whole[name]) for name in whole)
+    many = columns.read(table(7_000))  # more than are taken at a time
+    assert all(torch.equal(encoder.encode(many)[name], values) for name, values in encoder(**many).items())
     empty = encoder.encode({name: values[:0] for name, values in raw.items()})
     assert empty["numeric"].shape == (0, 10)
 

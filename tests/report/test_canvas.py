@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, DiskFullError
 from stoker.report.canvas import as_array, dress, new_figure, number, text, width_of, write_png
 
 
@@ -73,6 +75,16 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/figure\.png: must be a file that can be written, got "):
         write_png(new_figure(1, 1), tmp_path / "file" / "figure.png")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskFullError, match=r"picture\.png: no room left on the disk, got No space left on device"):
+        write_png(new_figure(1, 1), tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_measuring_leaves_nothing_behind() -> None:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.errors import UnknownNameError
-from stoker.training import progress as room
+from stoker.training import progress_text as room
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 from stoker.training.history import History, Row, StopReason
-from stoker.training.progress import Book, Entry, progress_callback
+from stoker.training.progress import progress_callback
+from stoker.training.progress_text import Book, Entry
 
 REGRESSION = ("loss", "mse", "rmse", "mae", "r2")
 CLASSIFICATION = ("loss", "accuracy", "top3_accuracy", "f1", "auroc", "log_loss")
@@ -158,6 +159,7 @@ def test_a_chosen_number_has_no_zeros_at_its_end(text: str) -> None:
     assert room.number(float(text), 4, trim=True) == text
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-300, max_value=1e300), st.booleans())
 def test_a_number_reads_back_to_four_digits(value: float, trim: bool) -> None:
     assert float(room.number(value, trim=trim)) == pytest.approx(value, rel=5.01e-4)  # half a unit of the fourth digit
@@ -200,7 +202,8 @@ def shown_epochs(plan: FitPlan, improves: Callable[[int], bool]) -> list[int]:
     return shown[1:]
 
 
-@given(epochs=st.integers(41, 20000), first=st.integers(1, 3000), every=st.integers(1, 50))
+@settings(deadline=None)
+@given(epochs=st.integers(41, 5000), first=st.integers(1, 3000), every=st.integers(1, 50))
 def test_however_many_epochs_there_are_at_most_44_are_shown(epochs: int, first: int, every: int) -> None:
     plan = a_plan(first + epochs - 1, first=first)
     shown = shown_epochs(plan, lambda epoch: epoch % every == 0)
@@ -270,6 +273,7 @@ def test_the_metric_that_only_repeats_the_loss_is_the_first_to_go() -> None:
     assert "mse" in headers(row, a_plan(), 100)
 
 
+@settings(deadline=None)
 @given(st.integers(5, 200), st.booleans(), st.sampled_from([REGRESSION, CLASSIFICATION, ()]))
 def test_columns_never_exceed_the_width(width: int, with_lr: bool, metrics: tuple[str, ...]) -> None:
     assert headers(a_row(1, metrics=metrics), a_plan(monitor=None), width, with_lr)[0] == "epoch"
@@ -295,6 +299,7 @@ def test_the_live_line() -> None:
     assert live_line(None, 87).endswith("  50 steps  loss 0.4123  lr 0.01  50 steps/s  0:05  0:35 left")
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 200), steps=st.sampled_from([None, 100]), seconds=st.floats(0, 1e6))
 def test_the_live_line_never_exceeds_the_width(width: int, steps: int | None, seconds: float) -> None:
     first = Book(a_plan(20, steps=steps), 1000.0, 1000.0)
@@ -310,6 +315,7 @@ def test_in_short_epochs_the_bar_is_over_all_of_them() -> None:
     assert book.pace(50, 1000.0)[0] == 0.375
 
 
+@settings(deadline=None)
 @given(fraction=st.none() | st.floats(0, 1), width=st.integers(8, 40), seconds=st.floats(0, 1e6))
 def test_a_bar_has_its_width(fraction: float | None, width: int, seconds: float) -> None:
     assert len("".join(text for text, _ in room.bar(fraction, width, seconds, True))) == width
@@ -614,15 +620,15 @@ def test_on_a_real_terminal() -> None:
             pass
     assert child.returncode == 0
     text = b"".join(pieces).decode()
-    assert 0 < text.rfind("\x1b[?25l") < text.rfind("\x1b[?25h")
+    assert -1 < text.rfind("\x1b[?25l") < text.rfind("\x1b[?25h")
     assert re.search(r"3/3\S*  \S*━", text)
-    assert [re.sub(r"0\.\d\ds", "0.3s", line) for line in screen(text, 80)] == [
+    assert [re.sub(r" \d+\.\d+s ★", " some time", line) for line in screen(text, 80)] == [
         "printed in 1",
         "printed in 2",
         "epoch  train loss  valid loss    time",
-        "    1      0.5000      0.5000   0.3s ★",
-        "    2      0.5000      0.5000   0.3s ★",
+        "    1      0.5000      0.5000   some time",
+        "    2      0.5000      0.5000   some time",
         "printed in 3",
-        "    3      0.5000      0.5000   0.3s ★",
+        "    3      0.5000      0.5000   some time",
         "finished epoch 3 of 3 after 1.0s; best was epoch 3 (valid_loss 0.5000)",
     ]

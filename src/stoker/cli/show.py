@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from stoker.data.dataset import ImageSet
-from stoker.training.progress import duration, number
+from stoker.training.progress_text import duration, number
 
 if TYPE_CHECKING:
     from stoker import Inspection, Run

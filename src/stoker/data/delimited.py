@@ -58,14 +58,16 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
         SchemaError: Two columns have the same name.
     """
     check_utf8(data, where)
-    if data.startswith(codecs.BOM_UTF8) or data[:1] in (b"\r", b"\n"):
-        data = data.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+    data = data.removeprefix(codecs.BOM_UTF8)  # a copy only if there is something to remove, here and below
+    blank = re.match(rb"[\r\n]*", data)
+    first = 1 + (len(blank[0].splitlines()) if blank else 0)
+    data = data.lstrip(b"\r\n")
     if data.endswith((b"\n\n", b"\n\r\n")):
         data = data.rstrip(b"\r\n")
     separator = separator or detect_separator(data)
-    names = _header(data, where, separator)
+    names = _header(data, where, separator, first)
     if not _is_regular(data, separator, len(names)):
-        data = _regularise(data, where, separator, len(names))
+        data = _regularise(data, where, separator, first, len(names))
     frame = _read(data, where, separator)
     if _has_codes(data, separator):
         frame = _with_codes_as_text(frame, data, separator)
@@ -116,23 +118,23 @@ def _recode(encoding: str) -> str:
     return f"Convert it first, for example: iconv -f {encoding} -t utf-8 OLD > NEW."
 
 
-def _header(data: bytes, where: str, separator: str) -> list[str]:
-    _, fields = next(_records(data, where, separator))
+def _header(data: bytes, where: str, separator: str, first: int) -> list[str]:
+    _, fields = next(_records(data, where, separator, first))
     names = [field.strip() or f"column_{place}" for place, field in enumerate(fields, start=1)]
     check_unique(names, where)
     return names
 
 
-def _records(data: bytes, where: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The records as Python's :mod:`csv` reads them, each with the number of its first line in the file."""
+def _records(data: bytes, where: str, separator: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """The records as Python's :mod:`csv` reads them, each with the number of the line that it begins in."""
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
     spaced = f'{separator} "'.encode() in data  # a space before an opening quote belongs to the separator
     reader = csv.reader(text, delimiter=separator, strict=True, skipinitialspace=spaced)
-    line = 1
+    line = first
     try:
         for fields in reader:
             yield line, fields
-            line = reader.line_num + 1
+            line = first + reader.line_num
     except csv.Error as error:
         rule = "quotes must be closed and go around whole values"
         fix = 'A quote inside of quotes is doubled: "5"" pipe".'
@@ -186,12 +188,12 @@ def _quotes_are_regular(codes: NDArray[np.uint8], at: NDArray[np.intp], cut: int
     )
 
 
-def _regularise(data: bytes, where: str, separator: str, width: int) -> bytes:
+def _regularise(data: bytes, where: str, separator: str, first: int, width: int) -> bytes:
     """Write the same records so that :func:`_is_regular` holds, or raise an error that names the line at fault."""
     regular = io.BytesIO()
     out = io.TextIOWrapper(regular, "utf-8", newline="", write_through=True)
     writer = csv.writer(out, delimiter=separator, lineterminator="\r\n")
-    for line, fields in _records(data, where, separator):
+    for line, fields in _records(data, where, separator, first):
         if len(fields) == width:
             writer.writerow(fields)
         elif fields and (len(fields) > 1 or fields[0].strip()):

@@ -26,6 +26,7 @@ _CATEGORIES = ("auto", "embedding", "one-hot")
 _LARGEST = torch.finfo(torch.float32).max
 _FIX = "Take it from a file that Stoker wrote, unchanged."
 _PIXELS_AT_ONCE = 1 << 24
+_VALUES_AT_ONCE = (1 << 15) - 1  # torch uses threads from 32,768 values on
 
 
 @dataclass(frozen=True)
@@ -234,12 +235,14 @@ class TableEncoder(nn.Module):
             encoded["categorical"] = torch.where(known, codes, UNKNOWN)
         return encoded
 
-    def encode(self, raw: dict[str, Tensor], *, rows_at_once: int = 1 << 12) -> dict[str, Tensor]:
+    def encode(self, raw: dict[str, Tensor], *, rows_at_once: int | None = None) -> dict[str, Tensor]:
         """Encode all rows of a table, some at a time, so that float64 copies of the whole are never in memory.
 
         Args:
             raw: As :meth:`Columns.read` gave it.
-            rows_at_once: How many rows to take at a time; the result does not depend on it.
+            rows_at_once: How many rows to take at a time; the result does not depend on it. By default as many as fit
+                into the caches, and are too few for torch to share them out over threads, whose waiting for each other
+                takes longer than the work.
 
         Returns:
             What calling the encoder with ``raw`` gives, without a graph for gradients.
@@ -248,6 +251,8 @@ class TableEncoder(nn.Module):
             EncodingError: A tensor is not there, or not of the encoder's shape.
         """
         n = max((len(values) for values in raw.values()), default=0)
+        if rows_at_once is None:
+            rows_at_once = max(1, _VALUES_AT_ONCE // max(1, self.n_numeric, self.config.numeric))
         with torch.no_grad():
             encoded = self(**{name: values[:rows_at_once] for name, values in raw.items()})
             if n <= rows_at_once:

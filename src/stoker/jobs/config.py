@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,6 +148,8 @@ def build_config(
             group, key = places[name]
             raw = merge(raw, {group: {key: value}})
     config = parse_settings(FitConfig, _with_precision_text(override(raw, assignments)))
+    for name in ("optimizer_settings", "schedule_settings"):
+        _check_plain(f"training.{name}", getattr(config.training, name))
     from stoker.models.registry import model_config  # needs torch, which reading the settings' names does not
 
     if "name" in config.model:
@@ -154,6 +157,18 @@ def build_config(
     if config.data.group is not None and config.data.time is not None:
         raise ConfigError("data.group", "cannot be combined with data.time", repr(config.data.group), "Leave one out.")
     return config
+
+
+def _check_plain(where: str, settings: Mapping[str, Any]) -> None:
+    """Make sure that settings can be kept in a run, now and not at the end of the training."""
+    for name, value in settings.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            fix = "For other objects there is stoker.Trainer."
+            raise ConfigError(
+                f"{where}.{name}", "must be a number, text, true or false, or a list of these", repr(value), fix
+            ) from None
 
 
 def _with_precision_text(raw: dict[str, Any]) -> dict[str, Any]:

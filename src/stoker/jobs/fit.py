@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from stoker._version import __version__
-from stoker.data.dataset import DataSet
+from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.errors import DiskFullError, NonFiniteLossError
 from stoker.jobs.config import build_config
@@ -24,9 +26,18 @@ from stoker.jobs.run import Run
 from stoker.report.figures import confusion_matrix, learning_curves, predicted_vs_true
 from stoker.runs.artifact import save_weights
 from stoker.runs.card import model_card
-from stoker.runs.files import naming_full_disk, new_directory, require_room, write_atomic, write_json
+from stoker.runs.files import (
+    naming_full_disk,
+    new_directory,
+    refuse_bad_path,
+    require_room,
+    write_atomic,
+    write_json,
+)
+from stoker.runs.record import FORMAT, Record, SourceRecord, TrainingRecord
 from stoker.training.callbacks import Callback
 from stoker.training.history import History, history_csv
+from stoker.training.interrupts import CtrlC
 from stoker.training.progress import ProgressMode
 from stoker.training.trainer import Trainer
 
@@ -87,6 +98,7 @@ def fit(
         >>> run.metrics["test"]["rmse"]
     """
     known = build_config(config, settings, assignments)
+    refuse_bad_path(out)
     notices: list[str] = []
 
     def tell(text: str) -> None:
@@ -97,39 +109,62 @@ def fit(
     sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
     loaded = _load_all(sources, known.data.target, known.data.skip_bad)
     ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), notify=tell)
+    origins = {name: data.provenance for name, data in loaded.items()}
+    del loaded  # training needs the splits' tensors alone
     trainer = _trainer(ready)
-    path = new_directory(out, ready.provenance.name, now or datetime.now(UTC))
-    try:
+    with new_directory(out, ready.provenance.name, now or datetime.now(UTC)) as path:
         require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
-        failure: NonFiniteLossError | None = None
-        training = ready.config.training
-        try:
-            history = trainer.fit(
-                ready.splits["train"],
-                ready.splits.get("valid"),
-                epochs=training.epochs,
-                batch_size=training.batch_size,
-                patience=training.patience,
-                min_delta=training.min_delta,
-                monitor=training.monitor,
-                restore_best=True,
-                callbacks=callbacks,
-                progress=progress,
-            )
-        except NonFiniteLossError as error:
-            if error.history is None or not error.history.rows:
-                raise
-            failure, history = error, error.history
-        metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
-        path = _keep(path, ready, trainer, history, metrics, notices, loaded)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.rmdir()  # only if nothing was written
-        raise
+        history, failure = _train(trainer, ready, callbacks, progress)
+        with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
+            metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
+            for name, values in metrics.items():
+                if not math.isfinite(values["loss"]):
+                    tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
+            _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices))
     if failure is not None:
         failure.fix += f" The run up to there is kept in {path}."
         raise failure
-    return Run(path, device=training.device)
+    return Run(path, device=ready.config.training.device)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """All that a run is written from."""
+
+    ready: Prepared
+    trainer: Trainer
+    history: History
+    metrics: dict[str, dict[str, float]]
+    origins: dict[str, Provenance]
+    tell: Notify
+    notices: list[str]
+
+
+def _train(
+    trainer: Trainer, ready: Prepared, callbacks: Iterable[Callback], progress: ProgressMode
+) -> tuple[History, NonFiniteLossError | None]:
+    """Train; what ends it early is handed back if there is an epoch to keep, and raised if there is none."""
+    training = ready.config.training
+    try:
+        history = trainer.fit(
+            ready.splits["train"],
+            ready.splits.get("valid"),
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            patience=training.patience,
+            min_delta=training.min_delta,
+            monitor=training.monitor,
+            restore_best=True,
+            callbacks=callbacks,
+            progress=progress,
+        )
+    except NonFiniteLossError as error:
+        if error.history is None or not error.history.rows:
+            raise
+        return error.history, error
+    if not history.rows:
+        raise KeyboardInterrupt  # before the first step: there is nothing to keep
+    return history, None
 
 
 def _first(given: Any, setting: str | None) -> Any:
@@ -137,15 +172,19 @@ def _first(given: Any, setting: str | None) -> Any:
 
 
 def _load_all(sources: dict[str, Any], target: str | None, skip_bad: bool) -> dict[str, DataSet]:
+    """Load each split that has a source of its own; ``"train"`` comes first."""
     loaded: dict[str, DataSet] = {}
     shape: tuple[int, int, int] | None = None
     for name, source in sources.items():
         if source is None:
             continue
-        loaded[name] = load_source(source, target=target, skip_bad=skip_bad, image_shape=shape)
-        images = getattr(loaded[name], "images", None)
-        if images is not None:
-            shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        # whether the others have the target is seen to when they are split off, where the error can say which it is
+        wanted = target if name == "train" or isinstance(source, tuple) else None
+        data = loaded[name] = load_source(source, target=wanted, skip_bad=skip_bad, image_shape=shape)
+        if name == "train" and isinstance(data, ImageSet):
+            shape = (int(data.images.shape[1]), int(data.images.shape[2]), int(data.images.shape[3]))
+        if name == "train" and isinstance(data, Table):
+            target = target or data.target
     return loaded
 
 
@@ -176,54 +215,47 @@ def _bytes(model: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 
 
-def _keep(
-    path: Path,
-    ready: Prepared,
-    trainer: Trainer,
-    history: History,
-    metrics: dict[str, dict[str, float]],
-    notices: list[str],
-    loaded: dict[str, DataSet],
-) -> Path:
+def _keep(path: Path, trained: _Trained) -> None:
     """Write the run; on a full disk, into the temporary directory instead, so that hours of work are not lost."""
-    record = _record(ready, trainer, history, notices, loaded)
     try:
-        _write(path, ready, trainer, history, metrics, record)
+        _write(path, trained)
     except DiskFullError as error:
-        rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name}-"))
+        rescue: Path | None = None
         try:
-            _write(rescue, ready, trainer, history, metrics, record)
+            rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name[:100]}-"))
+            _write(rescue, trained, figures="if there is room")
         except OSError:
+            if rescue is not None:
+                shutil.rmtree(rescue, ignore_errors=True)
             raise error from None
         error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
         raise
-    return path
 
 
-def _write(
-    path: Path,
-    ready: Prepared,
-    trainer: Trainer,
-    history: History,
-    metrics: dict[str, dict[str, float]],
-    record: dict[str, Any],
-) -> None:
-    save_weights(ready.model, path / "model.safetensors")
-    write_json(path / "metrics.json", metrics)
-    write_atomic(path / "history.csv", history_csv(history.rows))
-    figures = path / "figures"
-    with naming_full_disk(figures):
-        figures.mkdir(exist_ok=True)
-        _draw(figures, ready, trainer, history)
-    write_atomic(path / "README.md", model_card(record, metrics))
+def _write(path: Path, trained: _Trained, figures: Literal["always", "if there is room"] = "always") -> None:
+    save_weights(trained.ready.model, path / "model.safetensors")
+    write_json(path / "metrics.json", trained.metrics)
+    write_atomic(path / "history.csv", history_csv(trained.history.rows))
+    try:
+        with naming_full_disk(path / "figures"):
+            (path / "figures").mkdir(exist_ok=True)
+            _draw(path / "figures", trained)
+    except DiskFullError:
+        if figures == "always":
+            raise
+    except Exception as error:  # whatever keeps a picture from being drawn, the network is worth more
+        trained.tell(f"the pictures could not be drawn: {type(error).__name__}: {error}")
+    record = _record(trained).model_dump(mode="json")
+    write_atomic(path / "README.md", model_card(record, trained.metrics))
     write_json(path / "config.json", record)  # last: a directory without it is no run
 
 
-def _draw(figures: Path, ready: Prepared, trainer: Trainer, history: History) -> None:
+def _draw(figures: Path, trained: _Trained) -> None:
+    ready, history = trained.ready, trained.history
     best = history.best_epoch if history.monitor is not None else None
     learning_curves(history.rows, figures / "learning_curves.png", best_epoch=best)
     inputs, targets = ready.splits[ready.held_out]
-    outputs = trainer.predict(inputs)
+    outputs = trained.trainer.predict(inputs)
     title = f"{ready.held_out} split"
     if ready.recipe.task == "regression":
         path = figures / "predicted_vs_true.png"
@@ -233,32 +265,31 @@ def _draw(figures: Path, ready: Prepared, trainer: Trainer, history: History) ->
         confusion_matrix(targets.numpy(), outputs.argmax(dim=1).numpy(), ready.recipe.classes, path, title=title)
 
 
-def _record(
-    ready: Prepared, trainer: Trainer, history: History, notices: list[str], loaded: dict[str, DataSet]
-) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "versions": _versions(),
-        "name": ready.provenance.name,
-        "sources": {name: asdict(dataset.provenance) for name, dataset in loaded.items()},
-        "rows": {name: len(targets) for name, (_, targets) in ready.splits.items()},
-        "duplicates": ready.duplicates,
-        "notices": notices,
-        "settings": _resolved(ready, trainer),
-        "training": {
-            "engine": trainer.engine.name,
-            "engine_reason": trainer.engine_reason,
-            "device": str(trainer.device),
-            "epochs": len(history),
-            "steps": trainer.state.step,
-            "monitor": history.monitor,
-            "best_epoch": history.best_epoch,
-            "stopped": history.stopped,
-            "seconds": round(history.seconds, 3),
-            "parameters": sum(parameter.numel() for parameter in ready.model.parameters()),
-        },
-        "recipe": ready.recipe.model_dump(mode="json"),
-    }
+def _record(trained: _Trained) -> Record:
+    ready, trainer, history = trained.ready, trained.trainer, trained.history
+    return Record(
+        format=FORMAT,
+        versions=_versions(),
+        name=ready.provenance.name,
+        sources={name: SourceRecord(**asdict(origin)) for name, origin in trained.origins.items()},
+        rows={name: len(targets) for name, (_, targets) in ready.splits.items()},
+        duplicates=ready.duplicates,
+        notices=tuple(trained.notices),
+        settings=_resolved(ready, trainer),
+        training=TrainingRecord(
+            engine=trainer.engine.name,
+            engine_reason=trainer.engine_reason,
+            device=str(trainer.device),
+            epochs=len(history),
+            steps=trainer.state.step,
+            monitor=history.monitor,
+            best_epoch=history.best_epoch,
+            stopped=history.stopped,
+            seconds=round(history.seconds, 3),
+            parameters=sum(parameter.numel() for parameter in ready.model.parameters()),
+        ),
+        recipe=ready.recipe.model_dump(mode="json"),
+    )
 
 
 def _resolved(ready: Prepared, trainer: Trainer) -> dict[str, Any]:

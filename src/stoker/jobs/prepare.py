@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -14,14 +15,15 @@ from stoker.data.dataset import DataSet, ImageSet, Provenance, Table, Task
 from stoker.data.encoder import ImageEncoder, TableEncoder
 from stoker.data.schema import Schema, infer_schema
 from stoker.data.target import encode_target
-from stoker.errors import ConfigError, SchemaError
+from stoker.errors import ConfigError, EncodingError, OutOfMemoryError, SchemaError
 from stoker.jobs.config import FitConfig
-from stoker.jobs.splitting import Parts, split_images, split_table
+from stoker.jobs.splitting import Parts, counted, in_source, split_images, split_table
 from stoker.models.assembly import Assembly, Rescale
 from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
 from stoker.models.registry import ModelConfig, model_config
 from stoker.randomness import derive_seed
 from stoker.runs.artifact import Recipe, build_assembly
+from stoker.training.memory import naming_batch_size
 from stoker.training.objective import OnScaledTarget, balanced_weights, build_criterion
 
 __all__ = ["Prepared", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
@@ -91,13 +93,17 @@ def _prepare_table(
             notify(f"column {column.name!r} is left out: {column.reason}")
     parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
     columns = Columns.fit(parts.train, schema)
+    for column in schema.features:
+        if column.name not in columns.names:
+            notify(f"column {column.name!r} is left out: it has one value in all rows to train on")
     raw = columns.read(parts.train)
     encoder = TableEncoder.fit(raw, columns, categories=config.data.categories, clip=config.data.clip)
     # Nothing in a table's encoder is trained, so that each row is encoded once, and not once an epoch; one split after
     # the other, so that the raw tensors of one alone are in memory.
     encoded = {"train": encoder.encode(raw)}
     del raw
-    encoded |= {name: encoder.encode(columns.read(part)) for name, part in parts.items() if name != "train"}
+    given = {"valid": valid, "test": test}
+    encoded |= {name: encoder.encode(_read(columns, part, name, given[name])) for name, part in parts.items()[1:]}
     targets = {name: encode_target(part[target.name], target) for name, part in parts.items()}
     spec = TableSpec(n_numeric=encoder.n_numeric, cardinalities=encoder.cardinalities)
     rescaled = target.task == "regression" and config.data.scale_target
@@ -119,6 +125,16 @@ def _prepare_table(
     return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
 
 
+def _read(columns: Columns, part: pl.DataFrame, name: str, source: DataSet | None) -> Tensors:
+    """Read a split; an error says where its value stands if the split has a source of its own."""
+    try:
+        return columns.read(part)
+    except EncodingError as error:
+        if source is None:
+            raise
+        raise in_source(error, f"the {name} source", len(source) - part.height) from None
+
+
 def _prepare_images(
     source: ImageSet,
     config: FitConfig,
@@ -128,10 +144,10 @@ def _prepare_images(
     notify: Notify,
 ) -> Prepared:
     _refuse_table_settings(config)
-    if source.skipped:
-        notify(
-            f"{len(source.skipped):,} unreadable images are left out: {', '.join(name for name, _ in source.skipped)}"
-        )
+    for name, images in {"": source, "test ": source.test, "valid source's ": valid, "test source's ": test}.items():
+        if isinstance(images, ImageSet) and images.skipped:
+            listed = ", ".join(image for image, _ in images.skipped)
+            notify(f"{counted(len(images.skipped), f'unreadable {name}image')} left out: {listed}")
     parts: Parts[ImageSet] = split_images(
         source, config.data, config.training.seed, valid=valid, test=test, notify=notify
     )
@@ -218,7 +234,7 @@ def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> nn.Modu
 def _build(
     recipe: Recipe, network: ModelConfig, encoder: nn.Module, config: FitConfig, train_targets: Tensor
 ) -> Assembly:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _naming_size(config):
         torch.manual_seed(derive_seed(config.training.seed, "init"))
         model = build_assembly(encoder, network, recipe.spec, recipe.outputs, recipe.rescaled)
     if isinstance(model.head.output, Rescale):
@@ -227,6 +243,17 @@ def _build(
         model.head.output.mean.copy_(exact.mean(dim=0))
         model.head.output.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
     return model
+
+
+@contextmanager
+def _naming_size(config: FitConfig) -> Iterator[None]:
+    """Turn a model for which there is no memory into an error that says so."""
+    try:
+        with naming_batch_size("model", config.training.batch_size):
+            yield
+    except OutOfMemoryError as error:
+        settings = ", ".join(f"{name} {value}" for name, value in config.model.items())
+        raise OutOfMemoryError("model", "its weights must fit into memory", settings, "Make it smaller.") from error
 
 
 def _labels(images: ImageSet) -> Tensor:
@@ -250,10 +277,7 @@ def _class_weights(config: FitConfig, targets: Tensor, classes: tuple[str, ...])
 
 def _refuse_table_settings(config: FitConfig) -> None:
     """Settings that mean nothing for images are a mistake, not something to pass over."""
-    given: Mapping[str, Any] = {
-        name: getattr(config.data, name)
-        for name in ("target", "numeric", "categorical", "datetime", "ignore", "group", "time", "clip")
-    }
-    for name, value in given.items():
-        if value:
+    for_both = {"valid", "test", "valid_size", "test_size", "skip_bad"}
+    for name, field in type(config.data).model_fields.items():
+        if name not in for_both and getattr(config.data, name) != field.default:
             raise ConfigError(f"data.{name}", "is for tables", "images", "Leave it out.")

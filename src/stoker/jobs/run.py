@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +17,13 @@ from stoker.data.dataset import DataSet, ImageSet, Table, Task
 from stoker.data.schema import Schema
 from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
-from stoker.errors import ConfigError, DataError, RunError, RunNotFoundError, SourceNotFoundError
+from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
 from stoker.jobs.config import FitConfig
-from stoker.jobs.prepare import encoded_inputs, job_criterion, table_schema, trained_part
-from stoker.jobs.splitting import split_images, split_table
+from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
+from stoker.jobs.splitting import counted, in_source, split_images, split_table
 from stoker.runs.artifact import Artifact, load_artifact
-from stoker.runs.files import read_json
+from stoker.runs.files import read_text
+from stoker.runs.record import read_metrics, read_record
 from stoker.settings import parse_settings
 from stoker.training.history import History
 from stoker.training.trainer import Trainer
@@ -68,7 +68,7 @@ class Predictions:
             ConfigError: It is a regression.
         """
         if self.task == "regression":
-            raise ConfigError("--proba", "is for classification", "a regression", "Leave it out.")
+            raise ConfigError("probabilities", "are for classification", "a regression", "Leave them out.")
         return self.outputs.softmax(dim=1)
 
     def frame(self, *, proba: bool = False, top_k: int | None = None) -> pl.DataFrame:
@@ -85,6 +85,9 @@ class Predictions:
 
         data: dict[str, Any] = {"image": list(self.names)} if self.names else {}
         data["prediction"] = self.values
+        for name, given in {"--proba": proba, "--top-k": top_k is not None}.items():
+            if given and self.task == "regression":
+                raise ConfigError(name, "is for classification", "a regression", "Leave it out.")
         if proba:
             table = self.probabilities.numpy()
             data |= {f"proba_{name}": table[:, index] for index, name in enumerate(self.classes)}
@@ -124,21 +127,19 @@ class Run:
         if not (self.path / "config.json").exists():
             fix = "A run has config.json, model.safetensors and metrics.json."
             raise RunNotFoundError("run", "must be a directory that stoker fit made", str(path), fix)
-        self.record = read_json(self.path / "config.json")
-        if self.record.get("format") != 1:
-            got = repr(self.record.get("format"))
-            raise RunError(str(self.path), "must be of format 1", got, "It was written by another version of Stoker.")
-        self.config = _section(self.path, self.record, "settings", FitConfig)
-        self.metrics: dict[str, dict[str, float]] = {
-            split: {name: math.nan if value is None else float(value) for name, value in values.items()}
-            for split, values in read_json(self.path / "metrics.json").items()
-        }
+        self.record = read_record(self.path / "config.json")
+        try:
+            self.config = parse_settings(FitConfig, self.record.settings, "settings")
+        except ConfigError as error:
+            rule = f"config.json is damaged ({error})"
+            raise RunError(str(self.path), rule, "", "Copy the run again.") from None
+        self.metrics = read_metrics(self.path / "metrics.json")
         self._device = device
 
     @cached_property
     def artifact(self) -> Artifact:
         """The model with its recipe."""
-        return load_artifact(self.record.get("recipe"), self.path / "model.safetensors")
+        return load_artifact(self.record.recipe, self.path / "model.safetensors")
 
     @property
     def model(self) -> torch.nn.Module:
@@ -163,12 +164,12 @@ class Run:
     @property
     def notices(self) -> list[str]:
         """What the user was told while it was made."""
-        return [str(notice) for notice in self.record.get("notices", [])]
+        return list(self.record.notices)
 
     @property
     def stopped(self) -> str:
         """Why training ended: ``finished``, ``patience``, ``interrupted`` or ``non-finite``."""
-        return str(self._training.get("stopped", ""))
+        return self.record.training.stopped
 
     @property
     def figures(self) -> list[Path]:
@@ -179,22 +180,16 @@ class Run:
     def history(self) -> History:
         """A row per epoch."""
         path = self.path / "history.csv"
+        text = read_text(path)
         try:
-            text = path.read_text(encoding="utf-8")
             rows = [
                 {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(io.StringIO(text))
+                for row in csv.DictReader(io.StringIO(text), strict=True)
             ]
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (ValueError, TypeError, csv.Error):
             raise RunError(str(path), "must be the CSV that stoker fit wrote", "", "Copy the run again.") from None
-        training = self._training
-        return History(
-            rows,
-            training.get("monitor"),
-            int(training.get("best_epoch", 0)),
-            training.get("stopped", "finished"),
-            float(training.get("seconds", 0.0)),
-        )
+        training = self.record.training
+        return History(rows, training.monitor, training.best_epoch, training.stopped, training.seconds)
 
     def predict(self, source: Any) -> Predictions:
         """Predict rows or images.
@@ -229,23 +224,30 @@ class Run:
             EncodingError: A value or a class does not fit; names column, row and value.
         """
         tell = notify or _silent
-        dataset = self._load(source) if source is not None else self._own_split()
+        dataset = self._given(source, tell) if source is not None else self._own_split()
         recipe = self.artifact.recipe
         if isinstance(dataset, Table):
             schema = self.artifact.schema
-            assert schema is not None
-            assert schema.target is not None  # tables have both
-            if schema.target.name not in dataset.frame.columns:
+            assert schema is not None  # tables have one
+            assert schema.target is not None  # and it has a target
+            target, origin = schema.target, dataset.provenance.origin
+            if target.name not in dataset.frame.columns:
                 fix = "Use stoker predict for rows without it."
-                raise DataError(dataset.provenance.origin, f"must have the target {schema.target.name!r}", "", fix)
-            frame, dropped = drop_missing_target(dataset.frame, schema.target.name)
+                raise DataError(origin, f"must have the target {target.name!r}", "none", fix)
+            frame, dropped = drop_missing_target(dataset.frame, target.name)
             if dropped:
-                tell(f"{dropped:,} rows have no {schema.target.name!r} and are left out")
-            dataset = Table(frame, dataset.provenance)
-            targets = encode_target(frame[schema.target.name], schema.target)
+                tell(f"{counted(dropped, 'row')} without {target.name!r} left out")
+            if frame.is_empty():
+                raise DataError(origin, f"must have rows with a {target.name!r}", "none", "Check the source.")
+            try:
+                targets = encode_target(frame[target.name], target)
+                inputs = self._inputs(Table(frame, dataset.provenance))
+            except EncodingError as error:
+                raise in_source(error, origin, dropped) from None
         else:
             targets = _image_targets(dataset, recipe.classes)
-        return self._trainer().evaluate((self._inputs(dataset), targets))
+            inputs = self._inputs(dataset)
+        return self._trainer().evaluate((inputs, targets))
 
     def _trainer(self) -> Trainer:
         training = self.config.training
@@ -264,11 +266,25 @@ class Run:
     def _load(self, source: Any) -> DataSet:
         recipe = self.artifact.recipe
         shape = None if recipe.kind == "table" else (recipe.spec.channels, recipe.spec.height, recipe.spec.width)  # type: ignore[union-attr]
-        dataset = load_source(source, skip_bad=self.config.data.skip_bad, image_shape=shape)
+        target = recipe.target if isinstance(source, tuple) and recipe.kind == "table" else None
+        dataset = load_source(source, target=target, skip_bad=self.config.data.skip_bad, image_shape=shape)
         if isinstance(dataset, Table) != (recipe.kind == "table"):
-            kind = "table" if isinstance(dataset, Table) else "images"
-            raise DataError(dataset.provenance.origin, f"this run's model takes {recipe.kind}", kind)
+            wanted, got = ("a table", "images") if recipe.kind == "table" else ("images", "a table")
+            raise DataError(dataset.provenance.origin, f"must be {wanted}, as this run's model takes", got)
         return dataset
+
+    def _given(self, source: Any, tell: Notify) -> DataSet:
+        """What to measure on: of a source that holds a test split of its own, that."""
+        dataset = self._load(source)
+        if isinstance(dataset, ImageSet):
+            if dataset.test is None:
+                return dataset
+            tell(f"measured on the test split that the source itself has, {len(dataset.test):,} images")
+            return dataset.test
+        if dataset.test is None:
+            return dataset
+        tell(f"measured on the test split that the source itself has, {counted(dataset.test.height, 'row')}")
+        return Table(dataset.test, dataset.provenance)
 
     def _inputs(self, dataset: DataSet) -> Tensors:
         if isinstance(dataset, ImageSet):
@@ -279,30 +295,19 @@ class Run:
 
     def _own_split(self) -> DataSet:
         """The test split, or the validation split, made again from the source."""
-        sources = self.record.get("sources", {})
-        loaded = {}
-        for name, origin in sources.items():
-            try:
-                loaded[name] = self._load(origin["origin"])
-            except SourceNotFoundError:
-                fix = "Say which source to evaluate on: stoker evaluate RUN SOURCE."
-                raise SourceNotFoundError(
-                    "evaluate", f"the run's {name} source is not there any more", origin["origin"], fix
-                ) from None
-            if loaded[name].provenance.fingerprint != origin["fingerprint"]:
-                fix = "Say which source to evaluate on: stoker evaluate RUN SOURCE."
-                raise DataError(
-                    "evaluate", f"the run's {name} source must be as it was in training", "other contents", fix
-                )
-        train = loaded.pop("train")
+        if "test" in self.record.sources:
+            return self._unchanged("test")
+        train = self._unchanged("train")
+        given = {"valid": self._unchanged("valid")} if "valid" in self.record.sources else {}
         seed = self.config.training.seed
+        dataset: DataSet | None
         if isinstance(train, Table):
-            schema = table_schema(train, self.config)
-            parts = split_table(train, schema, self.config.data, seed, **loaded, notify=_silent)
+            assert self.artifact.schema is not None  # tables have one
+            parts = split_table(train, self.artifact.schema, self.config.data, seed, **given, notify=_silent)
             frame = parts.test if parts.test is not None else parts.valid
-            dataset: DataSet | None = None if frame is None else Table(frame, train.provenance)
+            dataset = None if frame is None else Table(frame, train.provenance)
         else:
-            images = split_images(train, self.config.data, seed, **loaded, notify=_silent)
+            images = split_images(train, self.config.data, seed, **given, notify=_silent)
             dataset = images.test or images.valid
         if dataset is None:
             raise DataError(
@@ -310,10 +315,21 @@ class Run:
             )
         return dataset
 
-    @property
-    def _training(self) -> dict[str, Any]:
-        training = self.record.get("training")
-        return training if isinstance(training, dict) else {}
+    def _unchanged(self, split: str) -> DataSet:
+        """The source that a split came from, if it is what it was."""
+        fix = "Say which source to evaluate on: stoker evaluate RUN SOURCE."
+        if split not in self.record.sources:
+            raise RunError(str(self.path), f"config.json must say the {split} source", "none", fix)
+        known = self.record.sources[split]
+        try:
+            dataset = self._load(known.origin)
+        except SourceNotFoundError:
+            rule = f"the run's {split} source must be where it was, seen from here"
+            raise SourceNotFoundError("evaluate", rule, known.origin, fix) from None
+        if dataset.provenance.fingerprint != known.fingerprint:
+            rule = f"the run's {split} source must be as it was in training"
+            raise DataError("evaluate", rule, f"other contents in {known.origin}", fix)
+        return dataset
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -326,16 +342,6 @@ def load(path: str | Path, *, device: str = "auto") -> Run:
 
 def _silent(_: str) -> None:
     """Tell nobody."""
-
-
-def _section(path: Path, record: dict[str, Any], name: str, kind: type[FitConfig]) -> FitConfig:
-    section = record.get(name)
-    if not isinstance(section, dict):
-        raise RunError(str(path), f"config.json must have {name!r}", type(section).__name__, "Copy the run again.")
-    try:
-        return parse_settings(kind, section, name)
-    except ConfigError as error:
-        raise RunError(str(path), f"config.json is damaged ({error})", "", "Copy the run again.") from None
 
 
 def _image_targets(images: ImageSet, classes: tuple[str, ...]) -> Tensor:

@@ -14,11 +14,11 @@ from stoker.data.dataset import DataSet, ImageSet, Table
 from stoker.data.duplicates import DuplicateReport, duplicates_across, image_duplicates
 from stoker.data.schema import Schema
 from stoker.data.splits import Split, split_rows
-from stoker.data.target import drop_missing_target
-from stoker.errors import DataError, UnknownNameError
+from stoker.data.target import drop_missing_target, encode_target
+from stoker.errors import DataError, EncodingError, SchemaError, UnknownNameError, suggest
 from stoker.jobs.config import DataConfig
 
-__all__ = ["Parts", "split_images", "split_table"]
+__all__ = ["Parts", "counted", "in_source", "split_images", "split_table"]
 
 Notify = Callable[[str], None]
 Rows = TypeVar("Rows", pl.DataFrame, ImageSet)
@@ -78,10 +78,10 @@ def split_table(
     given = {"valid": _frame(valid, "valid"), "test": _frame(test, "test")}
     if given["test"] is None and table.test is not None:
         given["test"] = table.test
-    frame = _with_target(table.frame, target, "the table", notify)
+    frame = _with_target(table.frame, schema, "the table", notify)
     for name, part in given.items():
         if part is not None:
-            given[name] = _with_target(part, target, f"the {name} split", notify)
+            given[name] = _with_target(part, schema, f"the {name} source", notify)
     labels = None if schema.target.task == "regression" else frame[target].cast(pl.String).to_numpy()
     split = split_rows(
         frame.height,
@@ -101,7 +101,8 @@ def split_table(
     if all(part is None for part in given.values()):
         report = duplicates_across(frame, split, columns)
     else:
-        everything = [part.select(columns) for part in frames.values() if part is not None]
+        # not by select, which takes names such as ^a.*$ for patterns
+        everything = [pl.DataFrame([part[name] for name in columns]) for part in frames.values() if part is not None]
         same = all(part.schema == everything[0].schema for part in everything)
         report = duplicates_across(pl.concat(everything), _consecutive(frames), columns) if same else None
     return Parts(train, frames["valid"], frames["test"], _counts(report, notify))
@@ -168,13 +169,36 @@ def _images(source: DataSet | None, like: ImageSet, name: str) -> ImageSet | Non
     return ImageSet(source.images, codes[source.labels], like.classes, source.provenance, source.names)
 
 
-def _with_target(frame: pl.DataFrame, target: str, what: str, notify: Notify) -> pl.DataFrame:
-    if target not in frame.columns:
-        raise UnknownNameError(f"{what}, target", target, frame.columns)
+def _with_target(frame: pl.DataFrame, schema: Schema, what: str, notify: Notify) -> pl.DataFrame:
+    """The rows that have a target, after making sure that all columns are there and each target is one."""
+    assert schema.target is not None  # the caller has checked
+    target = schema.target.name
+    wanted = [target, *(column.name for column in schema.features)]
+    lacking = [name for name in wanted if name not in frame.columns]
+    if lacking:
+        got = f"no {', '.join(map(repr, lacking[:10]))}" + (f" and {len(lacking) - 10} more" if lacking[10:] else "")
+        raise SchemaError(what, "must have the training source's columns", got, suggest(lacking[0], frame.columns))
     frame, dropped = drop_missing_target(frame, target)
     if dropped:
-        notify(f"{dropped:,} rows of {what} have no {target!r} and are left out")
+        notify(f"{counted(dropped, 'row')} of {what} without {target!r} left out")
+    if frame.is_empty():
+        raise SchemaError(what, f"must have rows with a {target!r}", "none", "Check the source.")
+    try:
+        encode_target(frame[target], schema.target)  # here, where rows are still counted as in the source
+    except EncodingError as error:
+        raise in_source(error, what, dropped) from None
     return frame
+
+
+def in_source(error: EncodingError, what: str, dropped: int) -> EncodingError:
+    """The same error, saying of which source it is, and how its rows are counted if some were left out."""
+    rows = f" The {counted(dropped, 'row')} without a target {'is' if dropped == 1 else 'are'} not counted."
+    return EncodingError(f"{what}, {error.where}", error.rule, error.got, error.fix + (rows if dropped else ""))
+
+
+def counted(count: int, what: str) -> str:
+    """``"1 row"``, ``"2,000 rows"``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _column(frame: pl.DataFrame, name: str | None, where: str) -> np.ndarray[Any, Any] | None:
@@ -217,6 +241,5 @@ def _counts(report: DuplicateReport | None, notify: Notify) -> dict[str, int]:
     }
     found = {what: count for what, count in counts.items() if count}
     for what, count in found.items():
-        rows = "row" if count == 1 else "rows"
-        notify(f"{count:,} {rows} {what}, equal in every column: there, learning by heart looks like skill")
+        notify(f"{counted(count, 'row')} {what}, equal in every column: there, learning by heart looks like skill")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ Activation = Literal[
 
 def embedding_width(cardinality: int) -> int:
     """How wide an embedding shall be: ``min(50, round(1.6 · cardinality^0.56))``, fastai's rule of thumb."""
-    return min(50, round(1.6 * float(cardinality) ** 0.56))
+    return min(50, round(1.6 * math.pow(cardinality, 0.56)))
 
 
 def hidden_layers(width: int, hidden: tuple[int, ...], activation: str, dropout: float) -> tuple[list[nn.Module], int]:
@@ -92,14 +93,15 @@ class TableInput(nn.Module):
         super().__init__()
         self.cardinalities = spec.cardinalities
         widths = [0 if one_hot else embedding_width(cardinality) for cardinality in spec.cardinalities]
-        self.embeddings = nn.ModuleList(
+        embeddings = [
             nn.Embedding(cardinality, width)
             for cardinality, width in zip(spec.cardinalities, widths, strict=True)
             if width
-        )
-        for embedding in self.embeddings:
+        ]
+        for embedding in embeddings:
             with torch.no_grad():
                 embedding.weight[0] = 0.0  # a category never seen says nothing until training has taught it something
+        self.embeddings = nn.ModuleList(embeddings)
         self.one_hot = one_hot
         self.width = spec.n_numeric + (sum(spec.cardinalities) if one_hot else sum(widths))
         starts = itertools.accumulate((spec.n_numeric, *spec.cardinalities[:-1]))

@@ -85,15 +85,16 @@ def write_png(figure: Figure, path: Path | str) -> Path:
         DiskFullError: There is no room.
     """
     # not at the top: runs are a room of their own, which may come to draw pictures
-    from stoker.runs.files import write_atomic
+    from stoker.runs.files import naming_full_disk, write_atomic
 
     path = Path(path)
     png = io.BytesIO()
     # the version of matplotlib would be written into the file otherwise
     figure.canvas.print_png(png, metadata={"Software": None})  # type: ignore[attr-defined]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, png.getvalue())
+        with naming_full_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, png.getvalue())
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
         raise ConfigError(str(path), "must be a file that can be written", error.strerror) from None
     return path

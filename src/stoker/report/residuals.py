@@ -222,9 +222,10 @@ def _scale(axes: Axes, which: str = "both") -> None:
     for letter, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         if which not in ("both", letter):
             continue
-        axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
         largest = max(abs(limit) for limit in (axes.get_xlim() if letter == "x" else axes.get_ylim()))
-        if largest >= 1e5:
+        wide = largest < 0.01 or largest >= 1e15  # to write
+        axis.set_major_locator(MaxNLocator(nbins=4 if wide else 7, steps=[1, 2, 2.5, 5, 10]))
+        if 1e5 <= largest < 1e15:
             axis.set_major_formatter(EngFormatter(sep=""))
         else:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -115,14 +116,65 @@ def load_artifact(recipe: object, weights: Path) -> Artifact:
         columns = None if parsed.columns is None else Columns.from_dict(parsed.columns)
         kind: Any = TableEncoder if parsed.kind == "table" else ImageEncoder
         encoder = kind.from_config(parsed.encoder)
+        wrong = next((rule for rule, kept in _promises(parsed, schema, columns, encoder) if not kept), None)
+        if wrong is not None:
+            raise RunError(where, f"config.json is damaged ({wrong})", "", "Copy the run again.")
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
             model = build_assembly(encoder, model_config(parsed.model), parsed.spec, parsed.outputs, parsed.rescaled)
     except RunError:
         raise
     except StokerError as error:
         raise RunError(where, f"config.json is damaged ({error})", "", "Copy the run again.") from None
+    except (RuntimeError, TypeError, ValueError):  # sizes that torch does not take
+        raise RunError(
+            where, "config.json is damaged (recipe.model: no such network can be built)", "", "Copy the run again."
+        ) from None
     _load_weights(model, weights)
     return Artifact(parsed, model.eval(), schema, columns)
+
+
+def _promises(
+    recipe: Recipe, schema: Schema | None, columns: Columns | None, encoder: TableEncoder | ImageEncoder
+) -> Iterator[tuple[str, bool]]:
+    """What the parts of a recipe owe each other, and whether they keep it; later ones may rely on those before."""
+    classes = recipe.classes
+    fitting = {"regression": len(classes) == 0, "binary": len(classes) == 2, "multiclass": len(classes) >= 2}
+    yield "recipe.classes: must be those of the task", fitting[recipe.task]
+    yield "recipe.classes: must differ from each other", len(set(classes)) == len(classes)
+    weights = recipe.class_weights
+    yield "recipe.class_weights: must be one for each class", weights is None or len(weights) == len(classes) > 0
+    yield "recipe.rescaled: is for regression", recipe.task == "regression" or not recipe.rescaled
+    if isinstance(encoder, ImageEncoder):
+        yield "recipe: images have no columns", schema is None and columns is None
+        yield "recipe.task: images have classes", recipe.task != "regression"
+        spec = recipe.spec
+        yield (
+            "recipe.spec: must be the images that the encoder gives",
+            isinstance(spec, ImageSpec) and spec.channels == encoder.channels and min(spec.height, spec.width) > 0,
+        )
+        return
+    if schema is None or columns is None or schema.target is None or not isinstance(recipe.spec, TableSpec):
+        yield "recipe: a table has a schema with a target, columns and a spec", False
+        return
+    target = schema.target
+    yield (
+        "recipe.table_schema: must have the recipe's target, task and classes",
+        (target.name, target.task, target.classes) == (recipe.target, recipe.task, classes),
+    )
+    yield (
+        "recipe.columns: must be features of the schema",
+        set(columns.names) <= {column.name for column in schema.features},
+    )
+    yield (
+        "recipe.encoder: must take what the columns give",
+        encoder.config.numeric == len(columns.numeric_names)
+        and encoder.config.categorical == len(columns.categorical)
+        and encoder.cardinalities == tuple(columns.cardinalities[place] for place in encoder.config.embedded),
+    )
+    yield (
+        "recipe.spec: must be what the encoder gives",
+        recipe.spec.n_numeric == encoder.n_numeric and recipe.spec.cardinalities == encoder.cardinalities,
+    )
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

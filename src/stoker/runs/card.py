@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ TASK_TAGS = {
 }
 ENDINGS = {
     "finished": "ran to its last epoch",
-    "patience": "stopped early, when the validation loss no longer improved",
+    "patience": "stopped early, when epochs no longer improved",
     "interrupted": "was interrupted, and what was trained until then kept",
     "non-finite": "stopped because the loss became NaN or infinite; the best epoch before that was kept",
 }
@@ -33,7 +34,6 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     """
     recipe, training, settings = record["recipe"], record["training"], record["settings"]
     tag = TASK_TAGS.get((recipe["kind"], recipe["task"]), "image-classification")
-    told = {name: value for name, value in settings["training"].items() if value not in (None, {}, False)}
     example = "new_rows.csv" if recipe["kind"] == "table" else "folder_of_images"
     tested = "The test split was used once, after training." if "test" in metrics else "No test split was held back."
     kept = "The weights are those of the last epoch."
@@ -46,7 +46,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         f"tags: [stoker, pytorch, {tag}]",
         "---",
         "",
-        f"# {record['name']}",
+        f"# {_line(record['name'])}",
         "",
         _what(recipe),
         "",
@@ -63,16 +63,17 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "## What it was trained on",
         "",
         *[
-            f"- {name}: `{source['origin']}`, {source['rows']:,} rows, `{source['fingerprint']}`"
+            f"- {name}: {_code(source['origin'])}, {source['rows']:,} rows, `{source['fingerprint']}`"
             for name, source in record["sources"].items()
         ],
         f"- rows per split: {', '.join(f'{name} {count:,}' for name, count in record['rows'].items())}",
-        *[f"- {notice}" for notice in record["notices"]],
+        *[f"- {_line(notice)}" for notice in record["notices"]],
         "",
         "## How",
         "",
+        f"- data: {_settings(settings['data'])}",
         f"- model: {_settings(settings['model'])}; {training['parameters']:,} parameters",
-        f"- training: {_settings(told)}",
+        f"- training: {_settings(settings['training'])}",
         f"- it {ENDINGS.get(training['stopped'], training['stopped'])}; {training['epochs']} epochs, "
         f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']} ({training['engine']})",
         f"- versions: {', '.join(f'{name} {number}' for name, number in record['versions'].items())}",
@@ -93,12 +94,12 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
 def _what(recipe: Mapping[str, Any]) -> str:
     inputs = "the columns of a table" if recipe["kind"] == "table" else "images"
     if recipe["task"] == "regression":
-        return f"A network that predicts the number `{recipe['target']}` from {inputs}."
+        return f"A network that predicts the number {_code(recipe['target'])} from {inputs}."
     classes = recipe["classes"]
-    shown = ", ".join(f"`{name}`" for name in classes[:20]) + (
+    shown = ", ".join(_code(name) for name in classes[:20]) + (
         f" and {len(classes) - 20} more" if len(classes) > 20 else ""
     )
-    return f"A network that predicts `{recipe['target']}`, one of {len(classes)} classes ({shown}), from {inputs}."
+    return f"A network that predicts {_code(recipe['target'])}, one of {len(classes)} classes ({shown}), from {inputs}."
 
 
 def _picture(recipe: Mapping[str, Any]) -> tuple[str, str]:
@@ -123,4 +124,20 @@ def _number(value: float) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    """The settings that say something: not those left empty or switched off; the seed always."""
+    empty: tuple[object, ...] = (None, "", False, 0.0, [], {})
+    told = {name: value for name, value in settings.items() if name == "seed" or value not in empty}
+    return ", ".join(f"{name} {_line(value)}" for name, value in told.items())
+
+
+def _line(text: object) -> str:
+    """Text of any origin as one line."""
+    return " ".join(str(text).split())
+
+
+def _code(text: str) -> str:
+    """Text of any origin as Markdown's inline code: in more backticks than it has itself one after the other."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{_line(text) or ' '}{space}{fence}"

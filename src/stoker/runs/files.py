@@ -20,7 +20,7 @@ __all__ = [
     "new_directory",
     "read_json",
     "read_text",
-    "refuse_existing",
+    "refuse_bad_path",
     "require_room",
     "write_atomic",
     "write_json",
@@ -32,9 +32,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def new_directory(
-    out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")
-) -> Iterator[Path]:
+def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")) -> Iterator[Path]:
     """Make the directory of a new run; should the block fail, what Stoker wrote is removed again.
 
     Args:
@@ -66,16 +64,24 @@ def new_directory(
         raise
 
 
-def refuse_existing(out: str | Path | None) -> None:
-    """Tell before the work, and not after it, that a run's directory is there already.
+def refuse_bad_path(out: str | Path | None) -> None:
+    """Tell before the work, and not after it, that a run's directory is there already, or cannot be made.
 
     Raises:
-        RunExistsError: It is.
-        ConfigError: It cannot be a path.
+        RunExistsError: It is there.
+        ConfigError: It cannot be made.
     """
-    with _naming_bad_path(out or "runs"):
-        if out is not None and (os.path.lexists(out) or Path(out) == Path()):
-            raise _exists(Path(out))
+    if out is None:
+        return
+    path = Path(out)
+    if os.path.lexists(path):
+        raise _exists(path)
+    with _naming_bad_path(path):
+        nearest = next(folder for folder in path.parents if os.path.lexists(folder))
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _make(wanted: Path, *, numbered: bool) -> Path:
@@ -178,7 +184,8 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
                 write(temporary)
             else:
                 temporary.write_bytes(write.encode() if isinstance(write, str) else write)
-            temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for the owner's eyes only
+            with suppress(OSError):  # safetensors writes for the owner's eyes only
+                temporary.chmod(path.parent.stat().st_mode & 0o666)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)

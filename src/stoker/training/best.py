@@ -1,0 +1,126 @@
+"""The best weights so far, and whether to go on hoping for better ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stoker.errors import ConfigError
+
+__all__ = ["BestWeights", "Snapshot", "non_finite_parameter"]
+
+
+class Snapshot:
+    """A copy of a model's parameters and buffers, taken again and again into the same memory.
+
+    Of the tensors themselves rather than of the ``state_dict``, which may lack buffers, or hold copies and things that
+    are no tensors.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._copy: dict[str, Tensor] = {}
+        self.take()
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Copy the model's state."""
+        for name, tensor in _state(self._model):
+            kept = self._copy.get(name)
+            if kept is not None and _alike(kept, tensor):
+                kept.copy_(tensor)
+            else:
+                self._copy[name] = tensor.detach().clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the model the state that was copied; what came into being since then stays as it is."""
+        for name, tensor in _state(self._model):
+            kept = self._copy.get(name)
+            if kept is None:
+                continue
+            shares_elements = any(stride == 0 for stride in tensor.stride())  # expanded: not to be written to
+            if _alike(kept, tensor) and not shares_elements:
+                tensor.copy_(kept)
+            else:
+                tensor.data = kept.clone()
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+
+
+@torch.no_grad()
+def non_finite_parameter(model: nn.Module) -> str | None:
+    """The name of the first trained parameter that holds NaN or infinity, or ``None``."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not named:
+        return None
+    finite = torch.stack([parameter.isfinite().all() for _, parameter in named])  # one wait for the device
+    if bool(finite.all()):
+        return None
+    return named[finite.tolist().index(False)][0]
+
+
+@dataclass
+class BestWeights:
+    """Compares epochs by one value.
+
+    Attributes:
+        monitor: The column compared; ``None`` means that the latest epoch counts as the best.
+        direction: Whether smaller or larger is better.
+        min_delta: How much better it must be to count.
+        patience: Epochs without an improvement after which to stop; ``None`` means never.
+    """
+
+    monitor: str | None
+    direction: Literal["min", "max"] = "min"
+    min_delta: float = 0.0
+    patience: int | None = None
+    value: float = field(default=math.nan, init=False)
+    epoch: int = field(default=0, init=False)
+    waited: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(
+                "patience", "must be at least 1 epoch", self.patience, "Leave it out to train to the end."
+            )
+        if self.patience is not None and self.monitor is None:
+            raise ConfigError(
+                "patience", "needs a validation split to compare epochs by", "none", "Pass valid= to fit."
+            )
+        if self.min_delta < 0:
+            raise ConfigError("min_delta", "must not be negative", self.min_delta)
+
+    def monitored(self, row: dict[str, float]) -> float:
+        """The value of an epoch's row by which epochs are compared; without one, the training loss."""
+        return row[self.monitor if self.monitor is not None else "train_loss"]
+
+    def improved(self, row: dict[str, float]) -> bool:
+        """Note an epoch's row; whether it is the best so far. NaN never is, unless nothing came before it."""
+        if self.monitor is None:
+            self.epoch = int(row["epoch"])
+            return True
+        value = row[self.monitor]
+        margin = self.value - value if self.direction == "min" else value - self.value
+        if math.isnan(self.value) or (not math.isnan(value) and margin > self.min_delta):
+            self.value, self.epoch, self.waited = value, int(row["epoch"]), 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and self.waited >= self.patience

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from stoker.data.batches import Batches, ResidentBatches, batch_rows, call_model, leaves, tree_map
-from stoker.errors import DataError
+from stoker.engines.step import one_number
+from stoker.errors import DataError, InputTypeError
+from stoker.randomness import preserved_randomness
+from stoker.training.memory import naming_batch_size
 
-__all__ = ["MetricLike", "evaluate", "evaluating", "evaluation_rows", "predict", "preserved_randomness"]
+__all__ = ["MetricLike", "evaluate", "evaluating", "evaluation_rows", "predict"]
 
 EVALUATION_BYTES = 16 << 20  # inputs of one evaluation batch: large enough to be fast, small enough for activations
 EVALUATION_ROWS = 4096
+NARROW = 64  # integers a row may have to count as a table's categories rather than a text's tokens
 
 
 class MetricLike(Protocol):
@@ -27,15 +31,6 @@ class MetricLike(Protocol):
 
 
 @contextmanager
-def preserved_randomness(device: torch.device) -> Iterator[None]:
-    """After this block torch's global generators, of the CPU and of ``device``, are as they were before it."""
-    indices = [device.index or 0] if device.type not in {"cpu", "mps", "meta"} else []
-    kind = device.type if indices else "cuda"
-    with torch.random.fork_rng(devices=indices, device_type=kind):
-        yield
-
-
-@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within this block the model is in evaluation mode, without gradients; after it every module is as it was."""
     modes = [(module, module.training) for module in model.modules()]
@@ -44,16 +39,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():  # inference tensors would leak out of predict, and metrics could not add to them
             yield
     finally:
+        model.train(modes[0][1])  # a module's own train() may do more than note the mode
         for module, mode in modes:
             module.training = mode
 
 
 def evaluation_rows(batches: ResidentBatches) -> int:
-    """How many rows to evaluate at once; more are faster, up to what activations leave room for."""
-    row_bytes = max(1, sum(leaf.element_size() * leaf[0].numel() for leaf in leaves(batches.inputs)))
-    return max(
-        batches.batch_size if row_bytes > EVALUATION_BYTES else 1, min(EVALUATION_ROWS, EVALUATION_BYTES // row_bytes)
-    )
+    """How many rows to evaluate at once; more are faster, up to what activations leave room for.
+
+    Of a table that is what its bytes allow. Images, sequences and tokens may become activations of any size: of those
+    it is four training batches at most, which without gradients take no more memory than training does.
+    """
+    rows = [leaf[0] for leaf in leaves(batches.inputs)]
+    fitting = min(EVALUATION_ROWS, EVALUATION_BYTES // max(1, sum(row.element_size() * row.numel() for row in rows)))
+    flat = all(row.ndim <= 1 and (row.is_floating_point() or row.numel() <= NARROW) for row in rows)
+    if flat and fitting:
+        return fitting
+    return max(batches.batch_size, min(fitting, 4 * batches.batch_size))
 
 
 def evaluate(
@@ -62,7 +64,7 @@ def evaluate(
     *,
     device: torch.device,
     objective: Callable[[Any, Any], Tensor] | None = None,
-    metrics: Callable[[Any], MetricLike | None] = lambda _: None,
+    metrics: Callable[[Any, Any], MetricLike | None] = lambda *_: None,
     to_preds: Callable[[Any, Any], tuple[Tensor, Tensor]] = lambda outputs, targets: (outputs, targets),
     autocast: torch.dtype | None = None,
 ) -> dict[str, float]:
@@ -73,7 +75,8 @@ def evaluate(
         batches: Read once, in order.
         device: Where the model is.
         objective: Gives ``"loss"``: the mean over samples of the batches' losses.
-        metrics: Called with the first batch's outputs; what it returns is updated with every batch, then computed once.
+        metrics: Called with the first batch's outputs and targets; what it returns is updated with every batch, then
+            computed once.
         to_preds: Turns ``(outputs, targets)`` into what the metrics take.
         autocast: The dtype to compute in where that is safe.
 
@@ -82,32 +85,47 @@ def evaluate(
 
     Raises:
         DataError: The batches yield nothing.
+        InputTypeError: The objective returns something else than one number.
+        OutOfMemoryError: A batch does not fit.
     """
-    total = torch.zeros((), dtype=torch.float64)
-    rows = 0
+    total, rows = 0.0, 0
     chosen: MetricLike | None = None
     # A generator's own contexts would stay open while an error is handled, so they are opened here.
     with preserved_randomness(device), evaluating(model):
         for outputs, targets, size in _outputs(model, batches, device, autocast):
             if objective is not None:
-                total += objective(outputs, targets).double().cpu() * size
+                total += float(one_number(objective(outputs, targets))) * size
             if rows == 0:
-                chosen = metrics(outputs)
+                chosen = metrics(outputs, targets)
             if chosen is not None:
                 chosen.update(*to_preds(outputs, targets))
             rows += size
         if rows == 0:
             raise DataError("evaluate", "the data must yield at least one batch", "none")
-        loss = {"loss": float(total) / rows} if objective is not None else {}
+        loss = {"loss": total / rows} if objective is not None else {}
         return loss | (chosen.compute() if chosen is not None else {})
 
 
 def predict(model: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None) -> Any:
-    """The model's outputs for all rows, in order, on the CPU: of the model's own structure, first dimension rows."""
+    """The model's outputs for all rows, in order, on the CPU: of the model's own structure, first dimension rows.
+
+    Raises:
+        DataError: The batches yield nothing.
+        InputTypeError: An output has another first dimension, or the outputs are not tensors.
+        OutOfMemoryError: A batch does not fit.
+    """
+    parts = []
     with preserved_randomness(device), evaluating(model):
-        parts = [
-            tree_map(lambda leaf: leaf.cpu(), outputs) for outputs, *_ in _outputs(model, batches, device, autocast)
-        ]
+        for outputs, _, size in _outputs(model, batches, device, autocast):
+            for leaf in leaves(outputs):
+                if leaf.ndim == 0 or leaf.shape[0] != size:
+                    raise InputTypeError(
+                        "predict",
+                        f"the first dimension of every output must be the batch's {size} rows",
+                        f"shape {list(leaf.shape)}",
+                        "Wrap the model in one that returns such outputs.",
+                    )
+            parts.append(tree_map(lambda leaf: leaf.cpu(), outputs))
     if not parts:
         raise DataError("predict", "the data must yield at least one batch", "none")
     return _concatenate(parts)
@@ -122,10 +140,15 @@ def _outputs(
             batches.inputs, batches.targets, batch_size=evaluation_rows(batches), device=batches.device
         )
     for inputs, targets in batches.epoch(0):
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        size = batch_rows(inputs, targets)
+        with (
+            naming_batch_size("evaluation", size),
+            torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),
+        ):
             outputs = call_model(model, inputs)
-        outputs = tree_map(lambda leaf: leaf.float() if leaf.dtype == torch.bfloat16 else leaf, outputs)
-        yield outputs, targets, batch_rows(inputs, targets)
+        if autocast is not None:
+            outputs = tree_map(lambda leaf: leaf.float() if leaf.dtype == autocast else leaf, outputs)
+        yield outputs, targets, size
 
 
 def _concatenate(parts: list[Any]) -> Any:
@@ -134,4 +157,10 @@ def _concatenate(parts: list[Any]) -> Any:
         return torch.cat(parts)
     if isinstance(first, dict):
         return {name: _concatenate([part[name] for part in parts]) for name in first}
-    return tuple(_concatenate([part[index] for part in parts]) for index in range(len(first)))
+    if isinstance(first, tuple):
+        return tuple(_concatenate([part[index] for part in parts]) for index in range(len(first)))
+    if first is None:  # such as the attention weights that were not asked for
+        return None
+    raise InputTypeError(
+        "predict", "the model must return tensors, in tuples and dicts if it likes", type(first).__name__
+    )

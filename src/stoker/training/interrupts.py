@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 __all__ = ["CtrlC"]
+
+Item = TypeVar("Item")
 
 
 class CtrlC:
@@ -35,6 +39,14 @@ class CtrlC:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+
+    def until(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, which may end in a RuntimeError after Ctrl-C: a terminal sends it to a DataLoader's workers too."""
+        try:
+            yield from items
+        except RuntimeError:
+            if not self.pressed:
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

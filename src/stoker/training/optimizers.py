@@ -17,7 +17,7 @@ __all__ = ["OptimizerSpec", "build_optimizer", "optimizer_names"]
 OptimizerSpec: TypeAlias = str | type[Optimizer] | Callable[[Iterable[nn.Parameter]], Optimizer] | Optimizer
 
 DEFAULT_LR = {"sgd": 0.01, "asgd": 0.01}  # torch's own default of 0.001 barely moves plain SGD
-HAS_FUSED = {"cpu": {"SGD", "Adam", "AdamW", "Adagrad"}, "cuda": {"SGD", "Adam", "AdamW", "Adagrad"}}
+HAS_FUSED = {"cpu": {"SGD", "Adam", "AdamW", "Adagrad"}, "cuda": {"SGD", "Adam", "AdamW"}}
 
 
 def optimizer_names() -> dict[str, type[Optimizer]]:
@@ -52,7 +52,7 @@ def build_optimizer(
     Raises:
         UnknownNameError: No optimizer has that name.
         ConfigError: It does not take one of the settings, a value is out of its range, the model has nothing to train,
-            or settings came beside an optimizer that is already made.
+            or settings came beside an optimizer that is already made, or it trains nothing of the model.
         InputTypeError: ``spec`` is of another kind.
     """
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
@@ -65,6 +65,7 @@ def build_optimizer(
                 ", ".join(arguments),
                 "Set them on it.",
             )
+        _check_trains(spec, model)
         return spec
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -79,7 +80,7 @@ def build_optimizer(
         if arguments["lr"] is None:
             del arguments["lr"]
         spec = names[spec.lower()]
-        arguments = _fused_where_possible(spec, parameters, arguments)
+        arguments = _fused_where_possible(spec, model, parameters, arguments)
     if not callable(spec):
         raise InputTypeError("optimizer", "must be a name, a class, a function or an optimizer", type(spec).__name__)
     name = getattr(spec, "__name__", type(spec).__name__)
@@ -91,7 +92,19 @@ def build_optimizer(
         raise ConfigError("optimizer", f"{name} refused its settings: {error}", given_text) from error
     if not isinstance(made, Optimizer):
         raise InputTypeError("optimizer", "the function must return a torch optimizer", type(made).__name__)
+    _check_trains(made, model)
     return made
+
+
+def _check_trains(optimizer: Optimizer, model: nn.Module) -> None:
+    mine = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in mine for group in optimizer.param_groups for parameter in group["params"]):
+        raise ConfigError(
+            "optimizer",
+            "must be made of the model's parameters",
+            f"a {type(optimizer).__name__} of others",
+            "Make it of this model's, after the last copy or rebuilding of the model.",
+        )
 
 
 def _check_settings(spec: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> None:
@@ -105,7 +118,7 @@ def _check_settings(spec: Callable[..., Any], name: str, arguments: Mapping[str,
 
 
 def _fused_where_possible(
-    kind: type[Optimizer], parameters: list[nn.Parameter], arguments: dict[str, Any]
+    kind: type[Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Use torch's fused update, the same formula in one pass over memory, where all parameters allow it."""
     if {"fused", "foreach", "differentiable"} & set(arguments):
@@ -113,5 +126,5 @@ def _fused_where_possible(
     simple = all(
         kind.__name__ in HAS_FUSED.get(parameter.device.type, ()) and parameter.is_floating_point()
         for parameter in parameters
-    )
+    ) and not any(getattr(module, "sparse", False) for module in model.modules())  # an embedding's sparse gradients
     return {**arguments, "fused": True} if simple else arguments

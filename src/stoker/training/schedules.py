@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from torch.optim import Optimizer
+import torch
+from torch.optim import SGD, Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stoker.errors import ConfigError, InputTypeError, UnknownNameError, suggest
 
-__all__ = ["SCHEDULES", "Schedule", "ScheduleSpec", "build_schedule", "cosine", "linear"]
+__all__ = ["SCHEDULES", "Schedule", "ScheduleSpec", "build_schedule", "check_schedule", "cosine", "linear"]
 
 ScheduleSpec: TypeAlias = str | Callable[[Optimizer], LRScheduler] | None
 
@@ -45,7 +46,7 @@ class Schedule:
     interval: Literal["step", "epoch", "plateau"]
 
     def after_epoch(self, monitored: float) -> None:
-        """Move on after an epoch; ``monitored`` is the value that a plateau is seen in, smaller being better."""
+        """Move on after an epoch; ``monitored`` is the value that a plateau is seen in."""
         if self.interval == "plateau":
             self.scheduler.step(monitored)  # type: ignore[arg-type]
         elif self.interval == "epoch":
@@ -69,7 +70,7 @@ def _decay(curve: Callable[..., float]) -> Callable[[Optimizer, int, dict[str, A
 
         def factor(step: int) -> float:
             if step < rise:
-                return (step + 1) / rise
+                return float((step + 1) / rise)
             return curve(min(1.0, (step - rise) / max(1, total - rise)), floor=settings["floor"])
 
         return torch_schedulers.LambdaLR(optimizer, factor)
@@ -78,7 +79,8 @@ def _decay(curve: Callable[..., float]) -> Callable[[Optimizer, int, dict[str, A
 
 
 def _one_cycle(optimizer: Optimizer, total: int, settings: dict[str, Any]) -> LRScheduler:
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    # A cycle before this one has left the rate at its lowest, and beside it what its peak was.
+    peaks = [group.get("max_lr", group["lr"]) for group in optimizer.param_groups]
     # Momentum is the user's; torch would cycle it as well, and fails where there is none.
     return torch_schedulers.OneCycleLR(optimizer, peaks, total_steps=total + 1, cycle_momentum=False, **settings)
 
@@ -104,24 +106,55 @@ SCHEDULES: dict[str, _Plan] = {
 """The named schedules, with their settings' defaults; ``warmup`` is a fraction of all steps, ``floor`` of the rate."""
 
 
+def check_schedule(spec: ScheduleSpec, settings: Mapping[str, Any] | None = None) -> None:
+    """Find what is wrong with a schedule before there is anything to train; a function of the user's is not called.
+
+    Raises:
+        UnknownNameError: No schedule has that name.
+        ConfigError: A setting is unknown or out of range.
+        InputTypeError: It is neither a name nor a function.
+    """
+    if spec is None or isinstance(spec, str):
+        build_schedule(spec, SGD([torch.zeros(1)], lr=0.1), total_steps=100, settings=settings)
+    elif not callable(spec):
+        raise InputTypeError(
+            "schedule",
+            "must be a name or a function from the optimizer to a scheduler",
+            type(spec).__name__,
+            "Such as lambda optimizer: StepLR(optimizer, 10).",
+        )
+    elif settings:
+        raise ConfigError(
+            "schedule", "a function takes no settings", ", ".join(settings), "Set them within the function."
+        )
+
+
 def build_schedule(
-    spec: ScheduleSpec, optimizer: Optimizer, *, total_steps: int, settings: Mapping[str, Any] | None = None
+    spec: ScheduleSpec,
+    optimizer: Optimizer,
+    *,
+    total_steps: int | None,
+    settings: Mapping[str, Any] | None = None,
+    direction: Literal["min", "max"] = "min",
 ) -> Schedule | None:
     """Build a schedule.
 
     Args:
         spec: A name out of :data:`SCHEDULES`, ``"constant"`` or ``None``, or a function from the optimizer to one of
-            torch's schedulers, which then moves after each epoch.
+            torch's schedulers, which then moves when torch says it should: ``OneCycleLR`` and ``CyclicLR`` after each
+            update, the others after each epoch, ``ReduceLROnPlateau`` told the monitored value.
         optimizer: Whose learning rate it moves.
-        total_steps: Updates in all epochs together; the curves end there.
+        total_steps: Updates in all epochs together, where the curves end; ``None`` if that is not known.
         settings: The named schedule's settings, such as ``{"warmup": 0.1}``.
+        direction: Whether the monitored value is better small or large, for ``"plateau"``.
 
     Returns:
         The schedule, or ``None`` for a constant learning rate.
 
     Raises:
         UnknownNameError: No schedule has that name.
-        ConfigError: A setting is unknown or out of range.
+        ConfigError: A setting is unknown or out of range, the schedule needs to know the number of steps, or the
+            function returned a scheduler of another optimizer.
         InputTypeError: The function returned something else than a scheduler.
     """
     if spec is None or spec == "constant":
@@ -136,20 +169,44 @@ def build_schedule(
             if key not in plan.defaults:
                 raise ConfigError("schedule", f"{spec} has no such setting", repr(key), suggest(key, plan.defaults))
         merged = {**plan.defaults, **(settings or {})}
-        _check_fractions(spec, merged)
+        _check_ranges(spec, merged)
+        if plan.interval == "step" and total_steps is None:
+            raise ConfigError(
+                "schedule",
+                f"{spec} must know how many steps an epoch has",
+                "data without a length",
+                "Give them a __len__, or use one that moves by epoch, such as exponential.",
+            )
         try:
-            return Schedule(plan.build(optimizer, total_steps, merged), plan.interval)
-        except (ValueError, TypeError) as error:
+            given = merged | {"mode": direction} if plan.interval == "plateau" else merged
+            return Schedule(plan.build(optimizer, total_steps or 0, given), plan.interval)
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError("schedule", f"{spec} refused its settings: {error}", merged) from error
     scheduler = spec(optimizer)
     if not isinstance(scheduler, LRScheduler):
         raise InputTypeError("schedule", "the function must return a torch scheduler", type(scheduler).__name__)
-    return Schedule(scheduler, "plateau" if isinstance(scheduler, ReduceLROnPlateau) else "epoch")
+    if scheduler.optimizer is not optimizer:
+        raise ConfigError(
+            "schedule",
+            "the function must make a scheduler of the optimizer it is given",
+            "one of another optimizer",
+            "Write lambda optimizer: StepLR(optimizer, 10).",
+        )
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return Schedule(scheduler, "plateau")
+    by_step = isinstance(scheduler, (torch_schedulers.OneCycleLR, torch_schedulers.CyclicLR))
+    return Schedule(scheduler, "step" if by_step else "epoch")
 
 
-def _check_fractions(name: str, settings: Mapping[str, Any]) -> None:
+def _check_ranges(name: str, settings: Mapping[str, Any]) -> None:
     for key in ("warmup", "floor"):
         if key in settings and not (isinstance(settings[key], (int, float)) and 0 <= settings[key] < 1):
             raise ConfigError(
                 "schedule", f"{name}'s {key} must be a number from 0 up to, not including, 1", settings[key]
             )
+    size = settings.get("step_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise ConfigError("schedule", f"{name}'s step_size must be a whole number of epochs from 1 on", size)
+    gamma = settings.get("gamma", 1.0)
+    if not isinstance(gamma, (int, float)) or not gamma > 0:
+        raise ConfigError("schedule", f"{name}'s gamma must be above 0", gamma)

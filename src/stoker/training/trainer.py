@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
 from stoker.engines.eager import EagerEngine
 from stoker.engines.step import Engine, EpochOutcome, Step
 from stoker.errors import ConfigError, DataError, InputTypeError, NonFiniteLossError, UnknownNameError
-from stoker.metrics.metric_set import MetricSet
-from stoker.metrics.registry import default_metrics, direction
-from stoker.randomness import derive_seed
+from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
-from stoker.training.best import BestWeights, Snapshot
+from stoker.training.best import BestWeights, Snapshot, non_finite_parameter
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
-from stoker.training.history import History, Row
+from stoker.training.history import History, Row, StopReason
 from stoker.training.interrupts import CtrlC
-from stoker.training.memory import naming_batch_size
+from stoker.training.measures import Metrics, check_metrics, choose_metrics, monitor_direction
+from stoker.training.memory import naming_batch_size, naming_data
 from stoker.training.objective import Criterion, build_criterion, task_of, to_preds
 from stoker.training.optimizers import OptimizerSpec, build_optimizer
 from stoker.training.progress import ProgressMode, progress_callback
-from stoker.training.schedules import Schedule, ScheduleSpec, build_schedule
+from stoker.training.schedules import Schedule, ScheduleSpec, build_schedule, check_schedule
 
 __all__ = ["TrainState", "Trainer"]
 
 ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine}
+Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
 @dataclass
@@ -57,8 +60,10 @@ class TrainState:
 class Trainer:
     """Trains, evaluates and predicts with any ``nn.Module``.
 
-    The model and the optimizer stay the user's own objects and hold the state between epochs. After ``fit`` every
-    module is in the mode (training or evaluation) in which it was before.
+    The model and the optimizer stay the user's own objects and hold the state between epochs. A model in training
+    mode is trained with each of its modules in the mode it is in, so that layers put into evaluation mode stay frozen;
+    a model in evaluation mode is put into training mode as a whole. After ``fit`` every module is in the mode in which
+    it was before.
 
     Args:
         model: Called as ``model(x)``, ``model(*inputs)`` for a tuple, ``model(**inputs)`` for a dict.
@@ -71,10 +76,13 @@ class Trainer:
         weight_decay: For optimizers that have it.
         optimizer_settings: Its further arguments, such as ``{"nesterov": True}``.
         schedule: A name (``"cosine"``, ``"one-cycle"``, …; see :mod:`stoker.training.schedules`), or a function from
-            the optimizer to one of torch's schedulers. Made anew for each call to ``fit``.
+            the optimizer to one of torch's schedulers. Made anew for each call to ``fit``; the curves over all steps
+            then begin again at the rate the optimizer was made with.
         schedule_settings: A named schedule's settings, such as ``{"warmup": 0.1}``.
-        clip_norm: The gradients' largest total 2-norm.
-        metrics: Names, or ``"auto"``: those of the task that the criterion is for. ``()`` for none.
+        clip_norm: The largest total 2-norm of the gradients of what the optimizer trains.
+        metrics: Names; a mapping from names of your own to metrics (see
+            :class:`stoker.metrics.metric_set.MetricSet`); or ``"auto"``: those of the task that the criterion is for,
+            where the outputs and targets are such that they are defined. ``()`` for none.
         task: Which task the metrics are for; known from the criterion in most cases.
         device: ``"auto"`` (the first there is of cuda, mps, xpu, cpu) or any of torch's.
         precision: ``"32"``, or ``"bf16"``: autocast to bfloat16.
@@ -85,7 +93,7 @@ class Trainer:
 
     Raises:
         UnknownNameError: A name is not known.
-        ConfigError: A setting is out of range or does not fit the others.
+        ConfigError: A setting is out of range or does not fit the others, or the model has lazy parameters.
         InputTypeError: ``model`` is not a module, or the criterion cannot be called.
 
     Example:
@@ -107,7 +115,7 @@ class Trainer:
         schedule: ScheduleSpec = None,
         schedule_settings: Mapping[str, Any] | None = None,
         clip_norm: float | None = None,
-        metrics: Sequence[str] = "auto",
+        metrics: Metrics = "auto",
         task: Task | None = None,
         device: str | torch.device = "auto",
         precision: str | int = "32",
@@ -118,6 +126,10 @@ class Trainer:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputTypeError("model", "must be a torch.nn.Module", type(model).__name__, "Pass an instance of it.")
+        if any(isinstance(leaf, Lazy) for leaf in (*model.parameters(), *model.buffers())):
+            raise ConfigError(
+                "model", "must know its sizes", "lazy parameters", "Call it once on a batch: it takes them from there."
+            )
         if clip_norm is not None and not clip_norm > 0:
             raise ConfigError("clip_norm", "must be above 0", clip_norm, "Leave it out not to clip.")
         self.device = resolve_device(device)
@@ -129,21 +141,19 @@ class Trainer:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(criterion, str):
             criterion = build_criterion(criterion, task or _task_named(criterion))
-        if not callable(criterion):
-            raise InputTypeError("criterion", "must be a module, a function or a name", type(criterion).__name__)
+        if isinstance(criterion, type) or not callable(criterion):
+            got = f"the class {criterion.__name__}" if isinstance(criterion, type) else type(criterion).__name__
+            raise InputTypeError("criterion", "must be a module, a function or a name", got, "Pass an instance.")
         self.criterion = criterion.to(self.device) if isinstance(criterion, nn.Module) else criterion
         self.task = task or task_of(criterion)
         self.metrics = metrics
-        if metrics != "auto" and len(metrics) and self.task is None:
-            raise ConfigError("metrics", "need the task", "none", 'Say task="regression", "binary" or "multiclass".')
+        check_metrics(metrics, self.task)
         self.optimizer = build_optimizer(
             optimizer, self.model, lr=lr, momentum=momentum, weight_decay=weight_decay, settings=optimizer_settings
         )
         self.schedule = schedule
         self.schedule_settings = schedule_settings
-        build_schedule(
-            schedule, _probe_optimizer(), total_steps=100, settings=schedule_settings
-        )  # wrong names fail here
+        check_schedule(schedule, schedule_settings)
         self.clip_norm = clip_norm
         self.deterministic = deterministic
         self.seed = seed
@@ -167,10 +177,12 @@ class Trainer:
     ) -> History:
         """Train for some epochs; called again, train for some more.
 
-        Ctrl-C ends the training within a moment: what is trained is kept, and the history says ``interrupted``.
+        Ctrl-C ends the training within a moment: what is trained is kept, and the history says ``interrupted``. A
+        second one interrupts at once.
 
         Args:
-            train: ``(inputs, targets)`` of tensors or arrays, a ``Dataset``, a ``DataLoader``, or batches.
+            train: ``(inputs, targets)`` of tensors or arrays, a ``Dataset``, a ``DataLoader``, or batches. The last two
+                have a batch size and an order of their own.
             valid: Likewise; evaluated after each epoch.
             epochs: How many.
             batch_size: Samples of a batch; ``None`` means all in one. The last, smaller batch is trained on.
@@ -191,20 +203,16 @@ class Trainer:
             ConfigError: A setting is out of range.
             DataError: The data have no rows or do not fit together.
             InputTypeError: The data are of a kind that cannot be batched.
-            NonFiniteLossError: The loss became NaN or infinite. The model is given the best weights so far (the last
-                epoch's, without ``valid``), and the error's ``history`` tells how far it came.
+            NonFiniteLossError: The loss or the weights became NaN or infinite. The model is given the best weights so
+                far (the last epoch's, without ``valid``), the optimizer forgets what it remembered of the gradients,
+                and the error's ``history`` tells how far it came.
             OutOfMemoryError: A batch does not fit.
         """
-        if epochs < 1:
-            raise ConfigError("epochs", "must be at least 1", epochs)
-        settings: dict[str, Any] = {
-            "batch_size": batch_size,
-            "seed": self.seed,
-            "device": self.device,
-            "loader_args": loader_args,
-        }
-        batches = as_batches(train, shuffle=shuffle, **settings)
-        valid_batches = None if valid is None else as_batches(valid, **settings)
+        if not _is_count(epochs):
+            raise ConfigError("epochs", "must be a whole number from 1 on", repr(epochs))
+        settings: dict[str, Any] = {"batch_size": batch_size, "seed": self.seed, "loader_args": loader_args}
+        batches = self._batches("fit", train, shuffle=shuffle, **settings)
+        valid_batches = None if valid is None else self._batches("fit", valid, **settings)
         best = self._best(valid_batches is not None, monitor, min_delta, patience)
         history = History(monitor=best.monitor)
         watchers = [*callbacks, progress_callback(progress)]
@@ -213,7 +221,11 @@ class Trainer:
         modes = [(module, module.training) for module in self.model.modules()]
         self.state.best = best
         self.state.schedule = build_schedule(
-            self.schedule, self.optimizer, total_steps=epochs * (steps or 1), settings=self.schedule_settings
+            self.schedule,
+            self.optimizer,
+            total_steps=None if steps is None else epochs * steps,
+            settings=self.schedule_settings,
+            direction=best.direction,
         )
         plan = FitPlan(
             epochs=first + epochs,
@@ -225,25 +237,28 @@ class Trainer:
             engine=self.engine.name,
             monitor=best.monitor,
         )
-        started = time.perf_counter()
-        try:
-            with (
-                CtrlC() as ctrl_c,
-                deterministic_algorithms(self.deterministic),
-                evaluation.preserved_randomness(self.device),
-                naming_batch_size("fit", batches.batch_size),
-            ):
-                for watcher in watchers:
-                    watcher.on_fit_start(plan)
-                self._epochs(
-                    range(first, first + epochs), batches, valid_batches, history, watchers, ctrl_c, restore_best
-                )
-        finally:
-            history.seconds = time.perf_counter() - started
-            for module, mode in modes:
-                module.training = mode
+        with ExitStack() as told:  # each of them, whatever the others raise
             for watcher in watchers:
-                watcher.on_fit_end(history)
+                told.callback(watcher.on_fit_end, history)
+            started = time.perf_counter()
+            try:
+                with (
+                    CtrlC() as ctrl_c,
+                    deterministic_algorithms(self.deterministic),
+                    preserved_randomness(self.device),
+                    naming_batch_size("fit", batches.batch_size),
+                ):
+                    for watcher in watchers:
+                        watcher.on_fit_start(plan)
+                    numbers = range(first, first + epochs)
+                    self._epochs(numbers, batches, valid_batches, history, watchers, ctrl_c, restore_best)
+            except KeyboardInterrupt:
+                history.stopped = "interrupted"
+                raise
+            finally:
+                history.seconds = time.perf_counter() - started
+                for module, mode in modes:
+                    module.training = mode
         return history
 
     def _epochs(
@@ -257,13 +272,15 @@ class Trainer:
         restore_best: bool | None,
     ) -> None:
         best, snapshot = self.state.best, Snapshot(self.model)
-        history.stopped = "finished"
+        stopped: StopReason = "finished"
         for number in numbers:
             outcome = self._train_epoch(number, batches, watchers, ctrl_c)
-            if outcome.bad_step is not None:
+            parameter = None if outcome.bad_step is not None else non_finite_parameter(self.model)
+            if outcome.bad_step is not None or parameter is not None:
                 history.stopped = "non-finite"
                 snapshot.restore()
-                raise _non_finite(number + 1, outcome, history)
+                self.optimizer.state.clear()  # moments of gradients that were not finite
+                raise _non_finite(number + 1, outcome, parameter, history)
             if outcome.steps == 0 and not ctrl_c.pressed:
                 raise DataError(
                     "fit", "the data must yield at least one batch", "none", "A DataLoader must be re-iterable."
@@ -271,23 +288,24 @@ class Trainer:
             if outcome.steps:
                 row = self._row(number + 1, outcome, valid)
                 if self.state.schedule is not None:
-                    self.state.schedule.after_epoch(best.loss_like(row))
+                    self.state.schedule.after_epoch(best.monitored(row))
                 improved = best.improved(row)
                 history.rows.append(row)
                 history.best_epoch = best.epoch
                 if improved:
                     snapshot.take()
                 asked = [watcher.on_epoch_end(row, improved) for watcher in watchers]
-                if any(asked):
-                    break
+            else:
+                asked = []
             if ctrl_c.pressed:
-                history.stopped = "interrupted"
-                break
-            if best.exhausted:
-                history.stopped = "patience"
+                stopped = "interrupted"
+            elif best.exhausted:
+                stopped = "patience"
+            if stopped != "finished" or any(asked):
                 break
         if best.monitor is not None and (best.patience is not None if restore_best is None else restore_best):
             snapshot.restore()
+        history.stopped = stopped
 
     def _train_epoch(self, number: int, batches: Batches, watchers: Sequence[Callback], ctrl_c: CtrlC) -> EpochOutcome:
         schedule = self.state.schedule
@@ -303,14 +321,18 @@ class Trainer:
         )
 
         def watch(outcome: EpochOutcome) -> bool:
-            for watcher in watchers:
-                watcher.on_progress(EpochProgress(number + 1, outcome.steps, outcome.loss, self._lr()))
+            progress = EpochProgress(number + 1, outcome.steps, outcome.loss, self._lr())
+            with preserved_randomness(self.device):  # when a callback is told depends on the clock, its draws must not
+                for watcher in watchers:
+                    watcher.on_progress(progress)
             return not ctrl_c.pressed
 
-        self.model.train()
-        torch.manual_seed(derive_seed(self.seed, "noise", number))
+        if not self.model.training:
+            self.model.train()
+        seed_globally(derive_seed(self.seed, "noise", number), self.device)
         self.state.epoch = number + 1
-        outcome = self.engine.train_epoch(step, batches.epoch(number), watch)
+        with torch.enable_grad():
+            outcome = self.engine.train_epoch(step, ctrl_c.until(batches.epoch(number)), watch)
         self.state.step += outcome.steps
         return outcome
 
@@ -337,7 +359,7 @@ class Trainer:
             DataError: The data have no rows or do not fit together.
             OutOfMemoryError: A batch does not fit.
         """
-        batches = as_batches(data, batch_size=batch_size, device=self.device)
+        batches = self._batches("evaluate", data, batch_size=batch_size)
         with naming_batch_size("evaluate", batches.batch_size), deterministic_algorithms(self.deterministic):
             return self._evaluate(batches)
 
@@ -355,7 +377,7 @@ class Trainer:
             DataError: There are no rows.
             OutOfMemoryError: A batch does not fit.
         """
-        batches = as_batches(inputs, batch_size=batch_size, device=self.device, with_targets=False)
+        batches = self._batches("predict", inputs, batch_size=batch_size, with_targets=False)
         with naming_batch_size("predict", batches.batch_size), deterministic_algorithms(self.deterministic):
             return evaluation.predict(self.model, batches, device=self.device, autocast=self.autocast)
 
@@ -365,26 +387,22 @@ class Trainer:
             batches,
             device=self.device,
             objective=self.criterion,
-            metrics=self._metric_set,
+            metrics=lambda outputs, targets: choose_metrics(self.metrics, self.task, outputs, targets, self.device),
             to_preds=lambda outputs, targets: to_preds(outputs, targets, self.task),
             autocast=self.autocast,
         )
 
-    def _metric_set(self, outputs: Any) -> MetricSet | None:
-        if self.task is None or not isinstance(outputs, Tensor):
-            return None
-        width = int(outputs.shape[1]) if outputs.ndim > 1 else 1
-        classes = 0 if self.task == "regression" else max(2, width)
-        task: Task = "binary" if self.task == "multiclass" and classes == 2 else self.task
-        names = default_metrics(task, classes) if self.metrics == "auto" else tuple(self.metrics)
-        return MetricSet(names, task, classes, self.device) if names else None
+    def _batches(self, where: str, data: Any, **settings: Any) -> Batches:
+        with naming_data(where, self.device):
+            return as_batches(data, device=self.device, **settings)
 
     def _best(self, has_valid: bool, monitor: str, min_delta: float, patience: int | None) -> BestWeights:
         if not has_valid:
             return BestWeights(None, patience=patience, min_delta=min_delta)
         if not monitor.startswith("valid_"):
             raise ConfigError("monitor", 'must begin with "valid_"', repr(monitor), "Such as valid_loss or valid_rmse.")
-        return BestWeights(monitor, direction(monitor.removeprefix("valid_")), min_delta, patience)
+        better = monitor_direction(monitor.removeprefix("valid_"), self.metrics)
+        return BestWeights(monitor, better, min_delta, patience)
 
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -406,8 +424,8 @@ def _has_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in model.modules())
 
 
-def _probe_optimizer() -> torch.optim.Optimizer:
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 def _length(batches: Batches) -> int | None:
@@ -417,12 +435,13 @@ def _length(batches: Batches) -> int | None:
         return None
 
 
-def _non_finite(epoch: int, outcome: EpochOutcome, history: History) -> NonFiniteLossError:
-    kept = f"the weights of epoch {history.best_epoch}" if history.rows else "its initial weights"
+def _non_finite(epoch: int, outcome: EpochOutcome, parameter: str | None, history: History) -> NonFiniteLossError:
+    kept = f"the weights of epoch {history.best_epoch}" if history.rows else "the weights it began with"
+    step = outcome.steps if outcome.bad_step is None else outcome.bad_step + 1
     error = NonFiniteLossError(
-        f"epoch {epoch}, step {(outcome.bad_step or 0) + 1}",
-        "the loss must be finite",
-        outcome.bad_loss,
+        f"epoch {epoch}, step {step}",
+        "the loss must be finite" if parameter is None else "the weights must be finite after the update",
+        outcome.bad_loss if parameter is None else f"NaN or infinity in {parameter}",
         f"The model was given back {kept}. Try a lower learning rate or clip_norm=1.0, or look for extreme values.",
     )
     error.history = history

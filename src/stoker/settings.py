@@ -51,9 +51,22 @@ def parse_settings(kind: type[Kind], raw: Mapping[str, Any], where: str = "") ->
                 str(first["input"]), [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
             )
             raise ConfigError(dotted, "must be one of the known names", repr(first["input"]), fix) from None
+        if first["type"] == "missing":
+            raise ConfigError(dotted, "must be there", "none") from None
         rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         rule = f"must be {rule}" if first["msg"].startswith("Input should be ") else rule[:1].lower() + rule[1:]
-        raise ConfigError(dotted, rule, repr(first["input"])) from None
+        rule = next((said for kind, said in _RULES.items() if first["type"].startswith(kind)), rule)
+        got = repr(first["input"])
+        raise ConfigError(dotted, rule, got if len(got) <= 60 else f"{got[:59]}…") from None
+
+
+# what pydantic says in Python's words
+_RULES = {
+    "model_type": "must be settings by name",
+    "dict_type": "must be settings by name",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+}
 
 
 def _names_a_union_branch(part: int | str) -> bool:

@@ -93,8 +93,9 @@ def _prepare_table(
             notify(f"column {column.name!r} is left out: {column.reason}")
     parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
     columns = Columns.fit(parts.train, schema)
+    used = set(columns.names)
     for column in schema.features:
-        if column.name not in columns.names:
+        if column.name not in used:
             notify(f"column {column.name!r} is left out: it has one value in all rows to train on")
     raw = columns.read(parts.train)
     encoder = TableEncoder.fit(raw, columns, categories=config.data.categories, clip=config.data.clip)
@@ -251,7 +252,9 @@ def _naming_size(config: FitConfig) -> Iterator[None]:
     try:
         with naming_batch_size("model", config.training.batch_size):
             yield
-    except OutOfMemoryError as error:
+    except (OutOfMemoryError, RuntimeError, TypeError) as error:
+        if not isinstance(error, OutOfMemoryError) and "overflow" not in str(error).lower():  # a size beyond 64 bits
+            raise
         settings = ", ".join(f"{name} {value}" for name, value in config.model.items())
         raise OutOfMemoryError("model", "its weights must fit into memory", settings, "Make it smaller.") from error
 

@@ -174,7 +174,8 @@ def _with_target(frame: pl.DataFrame, schema: Schema, what: str, notify: Notify)
     assert schema.target is not None  # the caller has checked
     target = schema.target.name
     wanted = [target, *(column.name for column in schema.features)]
-    lacking = [name for name in wanted if name not in frame.columns]
+    known = set(frame.columns)
+    lacking = [name for name in wanted if name not in known]
     if lacking:
         got = f"no {', '.join(map(repr, lacking[:10]))}" + (f" and {len(lacking) - 10} more" if lacking[10:] else "")
         raise SchemaError(what, "must have the training source's columns", got, suggest(lacking[0], frame.columns))
@@ -186,14 +187,16 @@ def _with_target(frame: pl.DataFrame, schema: Schema, what: str, notify: Notify)
     try:
         encode_target(frame[target], schema.target)  # here, where rows are still counted as in the source
     except EncodingError as error:
-        raise in_source(error, what, dropped) from None
+        raise in_source(error, "" if what == "the table" else what, dropped) from None
     return frame
 
 
 def in_source(error: EncodingError, what: str, dropped: int) -> EncodingError:
     """The same error, saying of which source it is, and how its rows are counted if some were left out."""
     rows = f" The {counted(dropped, 'row')} without a target {'is' if dropped == 1 else 'are'} not counted."
-    return EncodingError(f"{what}, {error.where}", error.rule, error.got, error.fix + (rows if dropped else ""))
+    return EncodingError(
+        f"{what}, {error.where}" if what else error.where, error.rule, error.got, error.fix + (rows if dropped else "")
+    )
 
 
 def counted(count: int, what: str) -> str:

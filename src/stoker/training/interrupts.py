@@ -41,7 +41,7 @@ class CtrlC:
         self.pressed = True
 
     def until(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items, which may end in a RuntimeError after Ctrl-C: a terminal sends it to a DataLoader's workers too."""
+        """The items, which may end in a RuntimeError after Ctrl-C: it reaches a DataLoader's workers too."""
         try:
             yield from items
         except RuntimeError:

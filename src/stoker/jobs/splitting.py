@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import torch
 
+from stoker.data.cells import missing_mask
 from stoker.data.dataset import DataSet, ImageSet, Table
 from stoker.data.duplicates import DuplicateReport, duplicates_across, image_duplicates
 from stoker.data.schema import Schema
 from stoker.data.splits import Split, split_rows
-from stoker.data.target import drop_missing_target, encode_target
+from stoker.data.target import encode_target
 from stoker.errors import DataError, EncodingError, SchemaError, UnknownNameError, suggest
 from stoker.jobs.config import DataConfig
 
@@ -78,34 +79,28 @@ def split_table(
     given = {"valid": _frame(valid, "valid"), "test": _frame(test, "test")}
     if given["test"] is None and table.test is not None:
         given["test"] = table.test
-    frame = _with_target(table.frame, schema, "the table", notify)
-    for name, part in given.items():
-        if part is not None:
-            given[name] = _with_target(part, schema, f"the {name} source", notify)
-    labels = None if schema.target.task == "regression" else frame[target].cast(pl.String).to_numpy()
+    columns = [column.name for column in schema.features] + [target]
+    # Row numbers of the table rather than a table of those rows: it is copied once alone, into its parts.
+    rows = _rows_with_target(table.frame, schema, "the table", notify)
     split = split_rows(
-        frame.height,
+        len(rows),
         seed=seed,
         valid_size=0 if given["valid"] is not None else config.valid_size,
         test_size=0 if given["test"] is not None else config.test_size,
-        labels=labels,
-        groups=_column(frame, config.group, "data.group"),
-        times=_column(frame, config.time, "data.time"),
+        labels=None if schema.target.task == "regression" else _labels(table.frame[target].gather(rows)),
+        groups=_column(table.frame, rows, config.group, "data.group"),
+        times=_column(table.frame, rows, config.time, "data.time"),
     )
-    columns = [column.name for column in schema.features] + [target]
-    frames = {name: frame[indices] if len(indices) else None for name, indices in _indices(split)}
-    frames |= {name: part for name, part in given.items() if part is not None}
-    train = frames["train"]
-    assert train is not None  # split_rows leaves at least one
-    report: DuplicateReport | None
-    if all(part is None for part in given.values()):
-        report = duplicates_across(frame, split, columns)
-    else:
-        # not by select, which takes names such as ^a.*$ for patterns
-        everything = [pl.DataFrame([part[name] for name in columns]) for part in frames.values() if part is not None]
-        same = all(part.schema == everything[0].schema for part in everything)
-        report = duplicates_across(pl.concat(everything), _consecutive(frames), columns) if same else None
-    return Parts(train, frames["valid"], frames["test"], _counts(report, notify))
+    frames: dict[str, pl.DataFrame] = {}
+    for name, indices in _indices(split):
+        part = given.get(name)
+        if part is not None:
+            frames[name] = _take_rows(part, _rows_with_target(part, schema, f"the {name} source", notify), columns)
+        elif len(indices):
+            frames[name] = _take_rows(table.frame, rows[indices], columns)
+    same = all(part.schema == frames["train"].schema for part in frames.values())
+    report = duplicates_across(pl.concat(frames.values()), _consecutive(frames), columns) if same else None
+    return Parts(frames["train"], frames.get("valid"), frames.get("test"), _counts(report, notify))
 
 
 def split_images(
@@ -169,26 +164,35 @@ def _images(source: DataSet | None, like: ImageSet, name: str) -> ImageSet | Non
     return ImageSet(source.images, codes[source.labels], like.classes, source.provenance, source.names)
 
 
-def _with_target(frame: pl.DataFrame, schema: Schema, what: str, notify: Notify) -> pl.DataFrame:
+def _rows_with_target(frame: pl.DataFrame, schema: Schema, what: str, notify: Notify) -> np.ndarray[Any, Any]:
     """The rows that have a target, after making sure that all columns are there and each target is one."""
     assert schema.target is not None  # the caller has checked
     target = schema.target.name
-    wanted = [target, *(column.name for column in schema.features)]
     known = set(frame.columns)
-    lacking = [name for name in wanted if name not in known]
+    lacking = [name for name in (target, *(column.name for column in schema.features)) if name not in known]
     if lacking:
         got = f"no {', '.join(map(repr, lacking[:10]))}" + (f" and {len(lacking) - 10} more" if lacking[10:] else "")
         raise SchemaError(what, "must have the training source's columns", got, suggest(lacking[0], frame.columns))
-    frame, dropped = drop_missing_target(frame, target)
+    present = ~missing_mask(frame[target])
+    dropped = frame.height - int(present.sum())
     if dropped:
         notify(f"{counted(dropped, 'row')} of {what} without {target!r} left out")
-    if frame.is_empty():
+    if dropped == frame.height:
         raise SchemaError(what, f"must have rows with a {target!r}", "none", "Check the source.")
     try:
-        encode_target(frame[target], schema.target)  # here, where rows are still counted as in the source
+        encode_target(frame[target].filter(present), schema.target)  # here, where rows are counted as in the source
     except EncodingError as error:
         raise in_source(error, "" if what == "the table" else what, dropped) from None
-    return frame
+    return np.flatnonzero(present.to_numpy())
+
+
+def _take_rows(frame: pl.DataFrame, rows: np.ndarray[Any, Any], columns: list[str]) -> pl.DataFrame:
+    """Some rows of some columns; not by ``select``, which takes names such as ``^a.*$`` for patterns."""
+    return pl.DataFrame([frame[name].gather(rows) for name in columns])
+
+
+def _labels(target: pl.Series) -> np.ndarray[Any, Any]:
+    return target.cast(pl.String).to_numpy()
 
 
 def in_source(error: EncodingError, what: str, dropped: int) -> EncodingError:
@@ -204,27 +208,30 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _column(frame: pl.DataFrame, name: str | None, where: str) -> np.ndarray[Any, Any] | None:
+def _column(
+    frame: pl.DataFrame, rows: np.ndarray[Any, Any], name: str | None, where: str
+) -> np.ndarray[Any, Any] | None:
     if name is None:
         return None
     if name not in frame.columns:
         raise UnknownNameError(where, name, frame.columns)
-    return frame[name].to_numpy()
+    return frame[name].gather(rows).to_numpy()
 
 
 def _indices(split: Split) -> list[tuple[str, Any]]:
     return [("train", split.train), ("valid", split.valid), ("test", split.test)]
 
 
-def _consecutive(parts: dict[str, Any]) -> Split:
+def _consecutive(parts: Mapping[str, pl.DataFrame | ImageSet | None]) -> Split:
     """The split of all parts laid one after the other."""
-    starts, total = [], 0
-    for part in parts.values():
-        size = 0 if part is None else (part.height if isinstance(part, pl.DataFrame) else len(part))
-        starts.append(np.arange(total, total + size, dtype=np.int64))
-        total += size
-    order = list(parts)
-    return Split(**{name: starts[order.index(name)] for name in ("train", "valid", "test")})
+    rows = {name: np.arange(0, dtype=np.int64) for name in ("train", "valid", "test")}
+    total = 0
+    for name, part in parts.items():
+        if part is not None:
+            size = part.height if isinstance(part, pl.DataFrame) else len(part)
+            rows[name] = np.arange(total, total + size, dtype=np.int64)
+            total += size
+    return Split(**rows)
 
 
 def _take(images: ImageSet, indices: np.ndarray[Any, Any]) -> ImageSet:

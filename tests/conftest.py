@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Small networks gain nothing from a second thread, and on a busy machine the threads wait for each other: a step of 0.3 ms
-# then takes 5. This is read when torch is first imported, here and in the processes that tests start.
+# Small networks gain nothing from a second thread, and on a busy machine the threads wait for each other: a step of
+# 0.3 ms then takes 5. It is read when torch is first imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:

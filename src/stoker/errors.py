@@ -28,10 +28,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from stoker.training.history import History
+from typing import Any
 
 __all__ = [
     "ConfigError",
@@ -142,7 +139,7 @@ class NonFiniteLossError(TrainingError):
         history: The :class:`stoker.training.history.History` of the epochs before.
     """
 
-    history: History | None = None
+    history: Any = None  # a History; named so, this lowest room would know of one above it
 
 
 class OutOfMemoryError(TrainingError, MemoryError):

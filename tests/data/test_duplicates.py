@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.data.duplicates import Duplicate, DuplicateReport
-from stoker.data.splits import Split, duplicates_across, image_duplicates, split_rows
+from stoker.data.duplicates import Duplicate, DuplicateReport, duplicates_across, image_duplicates
+from stoker.data.splits import Split, split_rows
 from stoker.errors import InputTypeError, SchemaError, SplitError
 
 

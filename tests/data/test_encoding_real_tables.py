@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from stoker.data.columns import Columns
+from stoker.data.duplicates import duplicates_across
 from stoker.data.encoder import TableEncoder
 from stoker.data.schema import infer_schema
-from stoker.data.splits import duplicates_across, split_rows
+from stoker.data.splits import split_rows
 from stoker.data.target import encode_target
 
 CALIFORNIA = ("longitude", "latitude", "age", "rooms", "bedrooms", "population", "households", "income", "value")

@@ -32,10 +32,25 @@ def test_a_loss_that_explodes_at_once_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("target", "valid_size"), [("price", 0.2), ("price", 0), ("grade", 0.2)])
+def test_a_loss_that_only_the_last_step_breaks_leaves_nothing(target: str, valid_size: float, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "lr": 1e30,
+        "optimizer": "sgd",
+        "batch_size": 1000,
+        "epochs": 1,
+        "valid_size": valid_size,
+    }
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1\b.*: .* must be finite, got ") as caught:
+        quick_fit(learning(target, 60), tmp_path / "new" / "run", target=target, **settings)
+    assert "kept in" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("valid_size", [0.2, 0])
 def test_a_loss_that_explodes_later_leaves_the_run_of_the_best_epoch(valid_size: float, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"target": "price", "optimizer": "sgd", "lr": 0.01, "valid_size": valid_size}
-    explosive = {"schedule": "step", "schedule_settings": {"step_size": 2, "gamma": 1e30}}
+    explosive: dict[str, Any] = {"schedule": "step", "schedule_settings": {"step_size": 2, "gamma": 1e30}}
     with pytest.raises(NonFiniteLossError, match=r"^epoch 3, step \d+: the loss must be finite") as caught:
         quick_fit(HOMES, tmp_path / "run", **settings, **explosive, epochs=5)
     assert f"The run up to there is kept in {tmp_path / 'run'}." in str(caught.value)
@@ -188,7 +203,7 @@ print(run.stopped, len(run.history))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process of one's own")
 def test_ctrl_c_keeps_what_is_trained(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, tmp_path / "run"]
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "run")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None

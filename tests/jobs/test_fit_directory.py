@@ -9,6 +9,7 @@ import stat
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -160,7 +161,7 @@ def test_two_runs_at_the_same_time_do_not_meet(tmp_path: Path, monkeypatch: pyte
 
     def fit(seed: int) -> None:
         # not quick_fit, whose patching is for one thread
-        settings = {"target": "price", "epochs": 1, "hidden": (4,), "seed": seed}
+        settings: dict[str, Any] = {"target": "price", "epochs": 1, "hidden": (4,), "seed": seed}
         runs[seed] = stoker.fit(frame, progress="none", now=NOW, **settings)
 
     threads = [threading.Thread(target=fit, args=(seed,)) for seed in range(2)]
@@ -269,7 +270,7 @@ def test_out_that_cannot_be_a_name(out: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"metrics": ("rmsee",)}, {"lr": 1e30, "optimizer": "sgd"}, {"clip_norm": -1.0}])
-def test_a_failure_leaves_nothing_behind(settings: dict[str, object], tmp_path: Path) -> None:
+def test_a_failure_leaves_nothing_behind(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(StokerError):
         quick_fit(learning("price", 60), tmp_path / "new" / "run", target="price", **settings)
     assert list(tmp_path.iterdir()) == []

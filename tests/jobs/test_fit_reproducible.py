@@ -78,10 +78,14 @@ def test_test_rows_have_no_say_in_the_weights(tmp_path: Path) -> None:
     first = quick_fit(frame, tmp_path / "a", target="price")
     test = set(split_of(frame, first)["test"])
     assert len(test) == 30
+    others = {"size": 1e6, "kind": "castle", "street": "new", "price": 1e9}
     changed = frame.with_columns(
         [
-            pl.when(pl.int_range(frame.height).is_in(list(test))).then(other).otherwise(pl.col(name)).alias(name)
-            for name, other in {"size": 1e6, "kind": pl.lit("castle"), "street": pl.lit("new"), "price": 1e9}.items()
+            pl.when(pl.int_range(frame.height).is_in(list(test)))
+            .then(pl.lit(other))
+            .otherwise(pl.col(name))
+            .alias(name)
+            for name, other in others.items()
         ]
     )
     second = quick_fit(changed, tmp_path / "b", target="price")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -47,7 +48,7 @@ def test_they_are_ready_to_train_on(flights: Table) -> None:
         "test": 65_469,
     }
     assert ready.recipe.task == "regression"
-    inputs, targets = ready.splits["train"]
+    inputs = ready.splits["train"][0]
     assert bool(inputs["numeric"].isfinite().all())
     scaled = inputs["numeric"][:, :5].double()  # those without gaps are standardised, all of them
     assert scaled.mean(dim=0).abs().max() < 1e-3
@@ -59,6 +60,6 @@ def test_they_are_ready_to_train_on(flights: Table) -> None:
 
 def test_a_network_learns_the_delay_on_arrival(flights: Table, tmp_path: Path) -> None:
     some = Table(flights.frame.sample(20_000, seed=0), flights.provenance)
-    settings = {"target": "arr_delay", "epochs": 3, "batch_size": 256, "lr": 0.01, "hidden": (32,)}
+    settings: dict[str, Any] = {"target": "arr_delay", "epochs": 3, "batch_size": 256, "lr": 0.01, "hidden": (32,)}
     run = quick_fit(some, tmp_path / "run", **settings)
     assert run.metrics["test"]["r2"] > 0.8, "most of it is the delay on departure"

@@ -13,7 +13,7 @@ from small import learning, quick_fit, write_images
 
 import stoker
 from stoker.data.dataset import Table
-from stoker.errors import ConfigError, DataError, EncodingError, RunNotFoundError, SourceNotFoundError
+from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
 from stoker.jobs.config import build_config
 from stoker.jobs.prepare import prepare, trained_part
 
@@ -284,6 +284,15 @@ def test_no_run_there(what: str, tmp_path: Path) -> None:
     rule = "must be a directory that stoker fit made" if what == "empty" else "no such directory"
     with pytest.raises(RunNotFoundError, match=rf"^run: {rule}, got .*{what}\."):
         stoker.load(tmp_path / what)
+
+
+def test_a_run_that_may_not_be_entered(run: stoker.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbid)
+    with pytest.raises(RunError, match=r"run: must be readable, got Permission denied\. Look at its permissions\."):
+        stoker.load(run.path)
 
 
 def test_what_a_run_tells_about_itself(run: stoker.Run) -> None:

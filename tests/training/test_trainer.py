@@ -290,9 +290,9 @@ class TestBestWeights:
 
 
 def poisoned(step: int, bad: float) -> tuple[Tensor, Tensor]:
-    """Rows in batches of 10, of which the one before the given step's end is not finite."""
+    """Rows in batches of 10, of which that of the given step holds a value that is not finite."""
     x = X.clone()
-    x[10 * (step - 1)] = bad
+    x[10 * (step - 1), 0] = bad
     return x, Y
 
 
@@ -340,10 +340,10 @@ class TestNonFinite:
         assert caught.value.history.column("epoch") == [1, 2]
 
     def test_later_gives_back_the_best_weights_by_the_validation(self) -> None:
-        # Epoch 1 trains, then the learning rate is too high: epoch 2 is worse, epoch 3 is not finite.
+        # Epoch 1 trains, then the learning rate has the wrong sign: epoch 2 is worse, epoch 3 is not finite.
         model, one = net(), net()
         trainer = trainer_of(model, BadFrom(2 * 7 + 2), "sgd", lr=0.01)
-        spoil = AtEpoch(1, lambda: trainer.optimizer.param_groups[0].update(lr=1.0))
+        spoil = AtEpoch(1, lambda: trainer.optimizer.param_groups[0].update(lr=-0.05))
         with pytest.raises(NonFiniteLossError, match=r"epoch 3, step 2: .*the weights of epoch 1\.") as caught:
             trainer.fit((X, Y), VALID, epochs=5, batch_size=10, callbacks=[spoil], **QUIET)
         trainer_of(one, optimizer="sgd", lr=0.01).fit((X, Y), epochs=1, batch_size=10, **QUIET)

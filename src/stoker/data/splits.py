@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from stoker.data.duplicates import Duplicate, DuplicateReport, duplicates_across, image_duplicates
 from stoker.data.kinds import shorten
 from stoker.errors import ConfigError, SplitError
 from stoker.randomness import derive_seed
@@ -15,7 +14,7 @@ from stoker.randomness import derive_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Duplicate", "DuplicateReport", "Split", "duplicates_across", "image_duplicates", "split_rows"]
+__all__ = ["Split", "split_rows"]
 
 Rows: TypeAlias = "NDArray[np.int64]"
 

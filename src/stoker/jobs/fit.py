@@ -117,6 +117,7 @@ def fit(
         history, failure = _train(trainer, ready, callbacks, progress)
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
+            _refuse_broken(metrics["train"]["loss"], history)
             for name, values in metrics.items():
                 if not math.isfinite(values["loss"]):
                     tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
@@ -163,6 +164,16 @@ def _train(
             raise
         return error.history, error
     return history, None
+
+
+def _refuse_broken(loss: float, history: History) -> None:
+    """The last step of an epoch may break what its own loss, taken before it, does not show yet."""
+    if math.isfinite(loss):
+        return
+    fix = "Try a lower learning rate or clip_norm=1.0, or look for extreme values."
+    error = NonFiniteLossError(f"after epoch {history.best_epoch}", "the loss must be finite", loss, fix)
+    error.history = history
+    raise error
 
 
 def _first(given: Any, setting: str | None) -> Any:

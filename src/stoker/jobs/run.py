@@ -124,7 +124,13 @@ class Run:
         self.path = Path(path)
         if not self.path.is_dir():
             raise RunNotFoundError("run", "no such directory", str(path), "stoker fit says where its run is.")
-        if not (self.path / "config.json").exists():
+        try:
+            complete = (self.path / "config.json").exists()
+        except PermissionError:
+            raise RunError(
+                str(self.path), "must be readable", "Permission denied", "Look at its permissions."
+            ) from None
+        if not complete:
             fix = "A run has config.json, model.safetensors and metrics.json."
             raise RunNotFoundError("run", "must be a directory that stoker fit made", str(path), fix)
         self.record = read_record(self.path / "config.json")

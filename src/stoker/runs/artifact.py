@@ -181,7 +181,10 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.")
     try:
+        path.open("rb").close()  # safetensors takes every file that it cannot open for one that is not there
         state = load_file(path)
+    except PermissionError:
+        raise RunError(str(path), "must be readable", "Permission denied", "Look at its permissions.") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise RunError(str(path), f"must be a safetensors file ({error})", "", "Copy the run again.") from None
     wanted = model.state_dict()

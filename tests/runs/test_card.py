@@ -1,0 +1,164 @@
+"""The model card: true to the record, and Markdown whatever the data are called."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from stoker.runs.card import model_card
+
+METRICS = {
+    "train": {"loss": 0.5, "rmse": 12345.678},
+    "valid": {"loss": 0.75, "rmse": 0.000012345},
+    "test": {"loss": math.nan, "rmse": 2.0},
+}
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    whole: dict[str, Any] = {
+        "name": "homes",
+        "recipe": {"kind": "table", "task": "regression", "target": "price", "classes": []},
+        "rows": {"train": 6000, "valid": 2000, "test": 2000},
+        "sources": {"train": {"origin": "homes.csv", "rows": 10_000, "fingerprint": "sha256:12"}},
+        "duplicates": {},
+        "notices": [],
+        "settings": {
+            "data": {"target": "price", "group": None, "valid_size": 0.2, "numeric": []},
+            "model": {"name": "mlp", "hidden": [8, 4]},
+            "training": {"epochs": 3, "lr": 0.001, "momentum": None, "deterministic": False, "seed": 0},
+        },
+        "training": {
+            "monitor": "valid_loss",
+            "best_epoch": 2,
+            "stopped": "finished",
+            "epochs": 3,
+            "steps": 1200,
+            "seconds": 4.26,
+            "device": "cpu",
+            "engine": "eager",
+            "parameters": 1234,
+        },
+        "versions": {"stoker": "0.1.0", "torch": "2.13.0"},
+    }
+    for name, change in changes.items():
+        whole[name] = {**whole[name], **change} if isinstance(change, dict) else change
+    return whole
+
+
+def test_the_whole_card() -> None:
+    assert model_card(
+        record(duplicates={"of test also in train": 3}, notices=["column 'id' is left out"]), METRICS
+    ) == (
+        """\
+---
+library_name: stoker
+pipeline_tag: tabular-regression
+tags: [stoker, pytorch, tabular-regression]
+---
+
+# homes
+
+A network that predicts the number `price` from the columns of a table.
+
+## How good it is
+
+| split | rows | loss | rmse |
+| --- | ---: | ---: | ---: |
+| train | 6,000 | 0.5 | 12346 |
+| valid | 2,000 | 0.75 | 1.2345e-05 |
+| test | 2,000 | – | 2 |
+
+The weights are those of epoch 2, the best by `valid_loss`. The test split was used once, after training.
+
+Rows of test also in train: 3.
+
+![Learning curves](figures/learning_curves.png)
+![Predicted against true](figures/predicted_vs_true.png)
+
+## What it was trained on
+
+- train: `homes.csv`, 10,000 rows, `sha256:12`
+- rows per split: train 6,000, valid 2,000, test 2,000
+- column 'id' is left out
+
+## How
+
+- data: target price, valid_size 0.2
+- model: name mlp, hidden [8, 4]; 1,234 parameters
+- training: epochs 3, lr 0.001, seed 0
+- it ran to its last epoch; 3 epochs, 1,200 steps, 4.3 s on cpu (eager)
+- versions: stoker 0.1.0, torch 2.13.0
+
+## How to use it
+
+```python
+import stoker
+
+run = stoker.load("path/to/this/directory")
+run.predict("new_rows.csv").frame()
+```
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "tag"),
+    [
+        ("table", "regression", "tabular-regression"),
+        ("table", "binary", "tabular-classification"),
+        ("table", "multiclass", "tabular-classification"),
+        ("images", "multiclass", "image-classification"),
+    ],
+)
+def test_the_tag_is_the_hubs(kind: str, task: str, tag: str) -> None:
+    card = model_card(record(recipe={"kind": kind, "task": task, "classes": ["a", "b"]}), METRICS)
+    assert f"\npipeline_tag: {tag}\n" in card
+    picture = "predicted_vs_true" if task == "regression" else "confusion_matrix"
+    assert f"(figures/{picture}.png)" in card
+
+
+@pytest.mark.parametrize(
+    ("stopped", "text"),
+    [
+        ("finished", "ran to its last epoch"),
+        ("patience", "stopped early"),
+        ("interrupted", "was interrupted, and what was trained until then kept"),
+        ("non-finite", "stopped because the loss became NaN or infinite"),
+    ],
+)
+def test_how_it_ended(stopped: str, text: str) -> None:
+    assert f"- it {text}" in model_card(record(training={"stopped": stopped}), METRICS)
+
+
+def test_without_validation_or_test() -> None:
+    card = model_card(record(training={"monitor": None}), {"train": METRICS["train"]})
+    assert "The weights are those of the last epoch. No test split was held back." in card
+
+
+def test_many_classes_are_not_all_listed() -> None:
+    classes = [f"class {number}" for number in range(25)]
+    card = model_card(record(recipe={"task": "multiclass", "classes": classes}), METRICS)
+    assert "one of 25 classes (`class 0`, " in card
+    assert "`class 19` and 5 more), from" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", "`a b`"),
+        ("`tick`", "`` `tick` ``"),
+        ("a``b", "```a``b```"),
+        ("*stars* | pipes", "`*stars* | pipes`"),
+        ("", "` `"),
+        ("  spaced  ", "`spaced`"),
+    ],
+)
+def test_names_of_any_form_stay_one_line_of_code(name: str, shown: str) -> None:
+    card = model_card(
+        record(name="new\nline", recipe={"target": name}, notices=[f"column\n{name}\nis left out"]), METRICS
+    )
+    assert f"predicts the number {shown} from the columns of a table." in card
+    assert "# new line\n" in card
+    assert card.count("\n- ") == 8, "what is listed stays one line"

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import BATCH, EPOCHS, ROWS, SEED, TOLERANCE, assert_same_state, built, labels, loop, mlp, rows
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from stoker.data.batches import ResidentBatches, call_model, epoch_order, tree_map
-from stoker.engines import eager
-from stoker.engines.step import EpochOutcome, Step
-from stoker.errors import InputTypeError
-from stoker.randomness import derive_seed
 from stoker.training.objective import MeanCrossEntropy
 from stoker.training.optimizers import build_optimizer, optimizer_names
 from stoker.training.trainer import ENGINES, Trainer
-
-SEED = 5
-ROWS, BATCH, EPOCHS = 70, 16, 2  # 70 = 4 × 16 + 6: the last batch is smaller
-
-# How far weights and losses may be from the loop's. The eager engine does the same arithmetic in the same order, so on
-# the CPU it must not be off by a single bit.
-TOLERANCE = {"eager": 0.0}
 
 engines = pytest.mark.parametrize("engine", sorted(ENGINES))
 
@@ -37,61 +24,6 @@ engines = pytest.mark.parametrize("engine", sorted(ENGINES))
 def seeded() -> None:
     """Weights are the same whichever tests ran before."""
     torch.manual_seed(0)
-
-
-def rows(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(ROWS, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-def labels(classes: int) -> Tensor:
-    return torch.randint(0, classes, (ROWS,), generator=torch.Generator().manual_seed(1))
-
-
-def built(make: Callable[[], nn.Module]) -> nn.Module:
-    torch.manual_seed(0)
-    return make()
-
-
-def loop(
-    model: nn.Module,
-    criterion: Callable[[Any, Any], Tensor],
-    optimizer: Optimizer,
-    inputs: Any,
-    targets: Any,
-    *,
-    clip_norm: float | None = None,
-    by_step: Any = None,
-    by_epoch: Any = None,
-) -> tuple[list[float], list[float]]:
-    """The hand-written loop: each epoch's loss, as a mean over samples, and its learning rate when it ended."""
-    losses, rates = [], []
-    for epoch in range(EPOCHS):
-        model.train()
-        torch.manual_seed(derive_seed(SEED, "noise", epoch))
-        total = 0.0
-        for chosen in torch.split(epoch_order(ROWS, SEED, epoch), BATCH):
-            x = tree_map(lambda leaf: leaf[chosen], inputs)  # noqa: B023  # used at once
-            y = tree_map(lambda leaf: leaf[chosen], targets)  # noqa: B023
-            optimizer.zero_grad()
-            loss = criterion(call_model(model, x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-            optimizer.step()
-            if by_step is not None:
-                by_step.step()
-            total += loss.item() * len(chosen)
-        losses.append(total / ROWS)
-        rates.append(float(optimizer.param_groups[0]["lr"]))
-        if by_epoch is not None:
-            by_epoch.step()
-    return losses, rates
-
-
-def assert_same_state(engine: str, model: nn.Module, expected: nn.Module) -> None:
-    for (name, mine), theirs in zip(model.state_dict().items(), expected.state_dict().values(), strict=True):
-        near = torch.isclose(mine, theirs, rtol=TOLERANCE[engine], atol=TOLERANCE[engine])
-        assert bool(near.all()), f"{name} is {mine}, by hand it is {theirs}"
 
 
 def check(
@@ -122,10 +54,6 @@ def check(
     assert any(not torch.equal(start[name], tensor) for name, tensor in model.state_dict().items())  # it was trained
     assert [row["step"] for row in history] == [5, 10]
     return trainer
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
 SPECIAL = {"lbfgs", "muon", "sparseadam"}
@@ -440,196 +368,3 @@ def test_schedules_give_the_rates_of_torchs_own(engine: str, name: str) -> None:
     assert history.column("train_loss") == pytest.approx(losses, rel=1e-6)
     for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
-
-
-@engines
-def test_an_epochs_loss_is_the_mean_over_samples_not_over_batches(engine: str) -> None:
-    # Two batches, of 4 rows and of 1. The weights stay as they are (lr 0), so the losses can be had in the head:
-    # w = 1, targets 0: the first four rows are 1 and cost 1 each, the last is 3 and costs 9.
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.ones_(model.weight)
-    x = torch.tensor([[1.0], [1.0], [1.0], [1.0], [3.0]])
-    trainer = Trainer(model, nn.MSELoss(), "sgd", lr=0.0, engine=engine, device="cpu", metrics=())
-    history = trainer.fit((x, torch.zeros(5, 1)), epochs=1, batch_size=4, shuffle=False, progress="none")
-    assert history[0]["train_loss"] == (4 * 1 + 1 * 9) / 5  # 2.6; the mean over batches would be 5
-    assert trainer.evaluate((x, torch.zeros(5, 1)))["loss"] == pytest.approx(2.6, rel=1e-6)  # a float32's mean
-
-
-@engines
-def test_the_ragged_last_batch_is_trained_on(engine: str) -> None:
-    # The last row alone has a second feature, so its weight moves only if that batch of one is trained on.
-    model = nn.Linear(2, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    x = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]])
-    trainer = Trainer(model, nn.MSELoss(), "sgd", lr=0.5, engine=engine, device="cpu", metrics=())
-    trainer.fit((x, torch.ones(5, 1)), epochs=1, batch_size=2, shuffle=False, progress="none")
-    assert model.weight.tolist()[0][1] == 1.0  # 0 + 0.5 · 2 · (1 - 0)
-
-
-@engines
-@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 1), (1e9, 3), (1e9, 10**6)])
-def test_the_outcome_does_not_depend_on_where_an_epoch_is_cut(
-    engine: str, seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fit() -> tuple[list[float], nn.Module]:
-        model = built(lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1)))
-        trainer = Trainer(model, nn.MSELoss(), "adam", lr=0.01, engine=engine, device="cpu", metrics=())
-        history = trainer.fit((rows(4), rows(1, seed=1)), epochs=3, batch_size=2, progress="none")
-        return history.column("train_loss"), model
-
-    losses, model = fit()
-    monkeypatch.setattr(eager, "SEGMENT_SECONDS", seconds)
-    monkeypatch.setattr(eager, "SEGMENT_STEPS", steps)
-    cut_losses, cut_model = fit()
-    assert cut_losses == losses  # to the last bit
-    assert_same_state("eager", cut_model, model)
-
-
-def step_of(model: nn.Module) -> Step:
-    return Step(model, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
-
-
-@engines
-def test_watch_sees_the_epoch_grow_and_may_end_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eager, "SEGMENT_SECONDS", 1e9)
-    monkeypatch.setattr(eager, "SEGMENT_STEPS", 2)
-    seen: list[tuple[int, int]] = []
-
-    def watch(outcome: EpochOutcome) -> bool:
-        seen.append((outcome.steps, outcome.samples))
-        return len(seen) < 2
-
-    batches = ResidentBatches(rows(4), rows(1, seed=1), batch_size=BATCH)
-    outcome = ENGINES[engine]().train_epoch(step_of(built(mlp)), batches.epoch(0), watch)
-    assert seen == [(2, 32), (4, 64)]
-    assert (outcome.steps, outcome.samples, outcome.complete, outcome.bad_step) == (4, 64, False, None)
-
-
-@engines
-def test_an_epoch_without_batches_makes_no_step(engine: str) -> None:
-    outcome = ENGINES[engine]().train_epoch(step_of(built(mlp)), iter(()), lambda _: True)
-    assert (outcome.steps, outcome.samples, outcome.complete) == (0, 0, True)
-    assert outcome.loss != outcome.loss  # NaN
-
-
-@engines
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("steps", [1, 2, 1000])
-def test_the_first_loss_that_is_not_finite_is_named(
-    engine: str, bad: float, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(eager, "SEGMENT_STEPS", steps)
-    x = rows(4)
-    x[3 * BATCH] = bad  # in the fourth batch
-    batches = ResidentBatches(x, rows(1, seed=1), batch_size=BATCH)
-    outcome = ENGINES[engine]().train_epoch(step_of(built(lambda: nn.Linear(4, 1))), batches.epoch(0), lambda _: True)
-    assert outcome.bad_step == 3
-    assert not outcome.complete
-    assert str(outcome.bad_loss) == str(bad)
-
-
-@engines
-def test_hooks_that_run_before_an_update_see_its_own_gradients(engine: str) -> None:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    seen: list[float] = []
-    trainer = Trainer(model, lambda out, y: (out * y).mean(), "sgd", lr=0.1, engine=engine, device="cpu", metrics=())
-
-    def before(*_: Any) -> None:
-        assert model.weight.grad is not None
-        seen.append(float(model.weight.grad))
-
-    trainer.optimizer.register_step_pre_hook(before)
-    x = torch.tensor([[1.0], [2.0], [3.0]])  # the gradient of w·x·1 is x
-    trainer.fit((x, torch.ones(3, 1)), epochs=1, batch_size=1, shuffle=False, progress="none")
-    assert seen == [1.0, 2.0, 3.0]
-
-
-class NoClosure(Optimizer):
-    """An optimizer of the user's, whose step takes nothing."""
-
-    def __init__(self, params: Any) -> None:
-        super().__init__(params, {"lr": 0.1})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for parameter in self.param_groups[0]["params"]:
-            parameter -= 0.1 * parameter.grad
-
-
-@engines
-def test_an_optimizer_whose_step_takes_no_closure(engine: str) -> None:
-    model = built(lambda: nn.Linear(4, 1))
-    by_hand = built(lambda: nn.Linear(4, 1))
-    trainer = Trainer(model, nn.MSELoss(), NoClosure, engine=engine, device="cpu", seed=SEED, metrics=())
-    trainer.fit((rows(4), rows(1, seed=1)), epochs=EPOCHS, batch_size=BATCH, progress="none")
-    loop(by_hand, nn.MSELoss(), NoClosure(by_hand.parameters()), rows(4), rows(1, seed=1))
-    assert_same_state(engine, model, by_hand)
-
-
-@engines
-def test_trains_within_no_grad_too(engine: str) -> None:
-    model, again = built(lambda: nn.Linear(4, 1)), built(lambda: nn.Linear(4, 1))
-    data = rows(4), rows(1, seed=1)
-    Trainer(model, nn.MSELoss(), engine=engine, device="cpu", metrics=()).fit(data, epochs=1, progress="none")
-    with torch.no_grad():
-        Trainer(again, nn.MSELoss(), engine=engine, device="cpu", metrics=()).fit(data, epochs=1, progress="none")
-    assert_same_state(engine, again, model)
-
-
-@engines
-@pytest.mark.parametrize(
-    ("criterion", "got"),
-    [(nn.MSELoss(reduction="none"), r"a tensor of shape \[70, 1\]"), (lambda *_: 0.5, "float")],
-)
-def test_an_objective_must_return_one_number(engine: str, criterion: Any, got: str) -> None:
-    trainer = Trainer(nn.Linear(4, 1), criterion, "sgd", engine=engine, device="cpu", metrics=())
-    text = rf"criterion: must return one number, the mean over the batch's samples, got {got}\. Take its mean\(\)\."
-    with pytest.raises(InputTypeError, match=text):
-        trainer.fit((rows(4), rows(1, seed=1)), epochs=1, batch_size=None, progress="none")
-    with pytest.raises(InputTypeError, match=text):
-        trainer.evaluate((rows(4), rows(1, seed=1)))
-
-
-@engines
-def test_bf16_computes_in_bfloat16_and_keeps_the_weights_in_float32(engine: str) -> None:
-    seen: list[torch.dtype] = []
-
-    class Spy(nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            out = super().forward(x)
-            seen.append(out.dtype)
-            return out
-
-    def fit(precision: str) -> tuple[list[float], nn.Module]:
-        model = built(lambda: nn.Sequential(Spy(4, 8), nn.Tanh(), Spy(8, 1)))
-        trainer = Trainer(
-            model, nn.MSELoss(), "sgd", lr=0.05, engine=engine, device="cpu", precision=precision, metrics=()
-        )
-        return trainer.fit((rows(4), rows(1, seed=1)), epochs=3, batch_size=BATCH, progress="none").column(
-            "train_loss"
-        ), model
-
-    exact, _ = fit("32")
-    assert set(seen) == {torch.float32}
-    seen.clear()
-    near, model = fit("bf16")
-    assert set(seen) == {torch.bfloat16}
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert near == pytest.approx(exact, rel=0.02)  # bfloat16 has 8 bits of mantissa, an ulp of 0.8 %
-    assert near != exact
-
-
-@engines
-def test_progress_is_about_ten_times_a_second(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count()  # a second passes between any two looks at it
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
-    seen: list[int] = []
-
-    def watch(outcome: EpochOutcome) -> bool:
-        seen.append(outcome.steps)
-        return True
-
-    batches = ResidentBatches(rows(4), rows(1, seed=1), batch_size=BATCH)
-    ENGINES[engine]().train_epoch(step_of(built(mlp)), batches.epoch(0), watch)
-    assert seen == [1, 2, 3, 4, 5]

@@ -263,6 +263,8 @@ class TestDataSets:
         list(batches.epoch(6))
         assert Told.epochs == [5, 6]
 
+    # Python 3.12 and later warn of every fork beside threads, such as torch's
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_workers(self) -> None:
         batches = as_batches(Rows(), batch_size=4, shuffle=True, seed=2, loader_args={"num_workers": 1})
         assert isinstance(batches, LoaderBatches)

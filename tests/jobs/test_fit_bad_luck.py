@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from small import RUN_FILES, files_of, learning, quick_fit
 
 import stoker
-from stoker.errors import DiskFullError, NonFiniteLossError, OutOfMemoryError
+from stoker.errors import DiskFullError, NonFiniteLossError, OutOfMemoryError, RunError
 
 HOMES = learning("price", 60)
 
@@ -154,6 +154,34 @@ def test_where_only_pictures_find_no_room_the_rescued_run_has_none(
     assert stoker.load(calls[1].parent).metrics["test"]["loss"] > 0
 
 
+def test_a_directory_that_is_gone_in_the_end_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Removes(stoker.Callback):
+        def on_fit_end(self, *_: object) -> None:
+            (tmp_path / "new" / "run").rmdir()
+
+    (tmp_path / "rescue").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescue"))
+    match = r"new/run: the run must be written where it was to be, got .*No such file.* The run is kept in .* instead\."
+    with pytest.raises(RunError, match=match) as caught:
+        quick_fit(HOMES, tmp_path / "new" / "run", target="price", callbacks=[Removes()])
+    (kept,) = (tmp_path / "rescue").iterdir()
+    assert f"kept in {kept} instead" in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    assert stoker.load(kept).metrics == quick_fit(HOMES, tmp_path / "run", target="price").metrics
+
+
+def test_a_fault_in_writing_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise ZeroDivisionError("a bug")
+
+    (tmp_path / "rescue").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescue"))
+    monkeypatch.setattr("stoker.jobs.fit.model_card", fail)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        quick_fit(HOMES, tmp_path / "run", target="price")
+    assert [path.name for path in tmp_path.rglob("*")] == ["rescue"]
+
+
 @pytest.mark.parametrize("hidden", [(10**11,), (10**30, 10**30)])
 def test_a_model_for_which_there_is_no_memory(hidden: tuple[int, ...], tmp_path: Path) -> None:
     match = r"^model: its weights must fit into memory, got name mlp, hidden \[1000+.*\], .*Make it smaller\."
@@ -178,6 +206,7 @@ except OutOfMemoryError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_batch_for_which_there_is_no_memory(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -201,6 +230,7 @@ print(run.stopped, len(run.history))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to a process of one's own")
 def test_ctrl_c_keeps_what_is_trained(tmp_path: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "run")]

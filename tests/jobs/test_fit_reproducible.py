@@ -44,6 +44,7 @@ def test_another_seed_gives_others(tmp_path: Path) -> None:
     assert all(contents(first)[name] != contents(second)[name] for name in SAME)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
     learning("price").write_csv(tmp_path / "homes.csv")
     here = quick_fit(tmp_path / "homes.csv", tmp_path / "here", target="price")

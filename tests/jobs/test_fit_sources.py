@@ -221,7 +221,7 @@ def test_fashion_mnist(fashion: ImageSet, tmp_path: Path) -> None:
     assert run.metrics["test"]["top3_accuracy"] > run.metrics["test"]["accuracy"]
 
 
-def test_a_column_as_polars_writes_it_is_no_pattern(tmp_path: Path) -> None:
+def test_a_name_that_polars_takes_for_a_pattern_is_a_name_like_others(tmp_path: Path) -> None:
     frame = learning("price").rename({"rooms": "^.*$", "size": "*"})
     run = quick_fit(frame, tmp_path / "run", target="price")
     assert len(run.predict(frame).values) == frame.height

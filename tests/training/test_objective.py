@@ -9,13 +9,14 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from stoker.errors import ConfigError, InputTypeError, UnknownNameError
+from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
 from stoker.training.objective import (
     CRITERIA,
     MeanCrossEntropy,
     OnScaledTarget,
     balanced_weights,
     build_criterion,
+    refusing_to_broadcast,
     task_of,
     to_preds,
 )
@@ -181,3 +182,33 @@ class TestToPreds:
         text = r"metrics: need one tensor of outputs and one of targets, got outputs dict, targets Tensor\. Pass metr"
         with pytest.raises(InputTypeError, match=text):
             to_preds({"a": LOGITS}, LABELS, "multiclass")
+
+
+class TestRefusingToBroadcast:
+    @pytest.mark.parametrize(
+        "criterion",
+        [
+            nn.MSELoss(),
+            nn.L1Loss(),
+            nn.SmoothL1Loss(),
+            nn.HuberLoss(),
+            nn.BCEWithLogitsLoss(),
+            OnScaledTarget(nn.MSELoss(), torch.zeros(1), torch.ones(1)),
+        ],
+    )
+    def test_rows_are_not_compared_with_all_others(self, criterion: nn.Module) -> None:
+        outputs, targets = some(20, 1), some(20, seed=1).sigmoid()
+        checked = refusing_to_broadcast(criterion)
+        text = (
+            r"targets: must have the shape of the model's outputs, \[20, 1\], got \[20\]\. Reshape one of the two, su"
+        )
+        with pytest.raises(DataError, match=text):
+            checked(outputs, targets)
+        assert torch.equal(checked(outputs, targets[:, None]), criterion(outputs, targets[:, None]))
+
+    def test_criteria_that_compare_otherwise_stay_as_they_are(self) -> None:
+        def function(outputs: Tensor, targets: Tensor) -> Tensor:
+            return (outputs - targets).mean()
+
+        for criterion in (function, MeanCrossEntropy(), nn.CrossEntropyLoss()):
+            assert refusing_to_broadcast(criterion) is criterion

@@ -2,97 +2,26 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fitting import QUIET, VALID, Recorder, X, Y, net, same, some, trainer_of, weights
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
-from stoker.data.batches import ResidentBatches
 from stoker.engines import eager
-from stoker.errors import ConfigError, DataError, InputTypeError, NonFiniteLossError, UnknownNameError
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 from stoker.training.history import History, Row
 from stoker.training.objective import MeanCrossEntropy, OnScaledTarget
 from stoker.training.trainer import Trainer
-
-QUIET: dict[str, Any] = {"progress": "none"}
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-X, Y = some(70, 3), some(70, 1, seed=1)
-VALID = some(40, 3, seed=2), some(40, 1, seed=3)
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Weights are the same whichever tests ran before."""
     torch.manual_seed(0)
-
-
-def net(seed: int = 0) -> nn.Sequential:
-    """With noise and running statistics, so that whatever touches either shows in the weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
-
-
-def trainer_of(model: nn.Module, criterion: Any = "mse", optimizer: Any = "adam", **settings: Any) -> Trainer:
-    return Trainer(model, criterion, optimizer, device="cpu", **settings)
-
-
-def weights(model: nn.Module) -> list[Tensor]:
-    return [tensor.detach().clone() for tensor in model.state_dict().values()]
-
-
-def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-class Recorder(Callback):
-    """Notes what it is told, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.plan: FitPlan | None = None
-        self.progress: list[EpochProgress] = []
-        self.rows: list[tuple[Row, bool]] = []
-        self.history: History | None = None
-
-    def on_fit_start(self, plan: FitPlan) -> None:
-        self.events.append("start")
-        self.plan = plan
-
-    def on_progress(self, progress: EpochProgress) -> None:
-        self.events.append("progress")
-        self.progress.append(progress)
-
-    def on_epoch_end(self, row: Row, is_best: bool) -> bool | None:
-        self.events.append("epoch")
-        self.rows.append((row, is_best))
-        return None
-
-    def on_fit_end(self, history: History) -> None:
-        self.events.append("end")
-        self.history = history
-
-
-class AtEpoch(Callback):
-    """Does something at the end of an epoch."""
-
-    def __init__(self, epoch: int, act: Callable[[], Any]) -> None:
-        self.epoch, self.act = epoch, act
-
-    def on_epoch_end(self, row: Row, _is_best: bool) -> bool | None:
-        if row["epoch"] == self.epoch:
-            return bool(self.act())
-        return None
 
 
 class TestHistory:
@@ -289,242 +218,6 @@ class TestBestWeights:
         ]
 
 
-def poisoned(step: int, bad: float) -> tuple[Tensor, Tensor]:
-    """Rows in batches of 10, of which that of the given step holds a value that is not finite."""
-    x = X.clone()
-    x[10 * (step - 1), 0] = bad
-    return x, Y
-
-
-class BadFrom(nn.Module):
-    """A criterion that is not finite from the so-many-th training step on."""
-
-    def __init__(self, step: int, bad: float = math.nan) -> None:
-        super().__init__()
-        self.step, self.bad, self.seen = step, bad, 0
-
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        loss = F.mse_loss(outputs, targets)
-        if torch.is_grad_enabled():
-            self.seen += 1
-            if self.seen >= self.step:
-                return loss * self.bad
-        return loss
-
-
-class TestNonFinite:
-    @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_in_the_first_epoch(self, bad: float) -> None:
-        model = nn.Linear(3, 1)
-        before = weights(model)
-        text = (
-            rf"epoch 1, step 4: the loss must be finite, got {bad}\. The model was given back the weights it began "
-            r"with\. Try a lower learning rate or clip_norm=1\.0, or look for extreme values\."
-        )
-        with pytest.raises(NonFiniteLossError, match=text) as caught:
-            trainer_of(model).fit(poisoned(4, bad), epochs=3, batch_size=10, shuffle=False, **QUIET)
-        assert same(weights(model), before)
-        history = caught.value.history
-        assert history is not None
-        assert (len(history), history.stopped, history.best_epoch) == (0, "non-finite", 0)
-
-    def test_later_gives_back_the_last_epochs_weights(self) -> None:
-        model, two = net(), net()
-        with pytest.raises(
-            NonFiniteLossError, match=r"epoch 3, step 2: .*given back the weights of epoch 2\."
-        ) as caught:
-            trainer_of(model, BadFrom(2 * 7 + 2)).fit((X, Y), epochs=5, batch_size=10, **QUIET)
-        trainer_of(two).fit((X, Y), epochs=2, batch_size=10, **QUIET)
-        assert same(weights(model), weights(two))
-        assert caught.value.history is not None
-        assert caught.value.history.column("epoch") == [1, 2]
-
-    def test_later_gives_back_the_best_weights_by_the_validation(self) -> None:
-        # Epoch 1 trains, then the learning rate has the wrong sign: epoch 2 is worse, epoch 3 is not finite.
-        model, one = net(), net()
-        trainer = trainer_of(model, BadFrom(2 * 7 + 2), "sgd", lr=0.01)
-        spoil = AtEpoch(1, lambda: trainer.optimizer.param_groups[0].update(lr=-0.05))
-        with pytest.raises(NonFiniteLossError, match=r"epoch 3, step 2: .*the weights of epoch 1\.") as caught:
-            trainer.fit((X, Y), VALID, epochs=5, batch_size=10, callbacks=[spoil], **QUIET)
-        trainer_of(one, optimizer="sgd", lr=0.01).fit((X, Y), epochs=1, batch_size=10, **QUIET)
-        assert same(weights(model), weights(one))
-        assert caught.value.history is not None
-        assert caught.value.history.best_epoch == 1
-        assert len(caught.value.history) == 2
-
-    @pytest.mark.parametrize("with_valid", [False, True])
-    def test_an_update_that_breaks_the_weights_at_the_end_of_an_epoch(self, with_valid: bool) -> None:
-        # Loss and gradient are finite, the last update of epoch 2 is not: its weights must not be taken for good ones.
-        model = nn.Linear(3, 1)
-        trainer = trainer_of(model, optimizer="sgd", lr=0.01)
-        noted: list[list[Tensor]] = []
-        note = AtEpoch(1, lambda: noted.append(weights(model)))
-        spoil = AtEpoch(1, lambda: trainer.optimizer.param_groups[0].update(lr=math.inf))
-        text = (
-            r"epoch 2, step 1: the weights must be finite after the update, got NaN or infinity in weight\. .*epoch 1\."
-        )
-        with pytest.raises(NonFiniteLossError, match=text) as caught:
-            trainer.fit(
-                (X, Y), VALID if with_valid else None, epochs=5, batch_size=None, callbacks=[note, spoil], **QUIET
-            )
-        assert same(weights(model), noted[0])
-        assert caught.value.history is not None
-        assert len(caught.value.history) == 1
-
-    def test_divergence_ends_with_finite_weights(self) -> None:
-        model = nn.Linear(3, 1)
-        with pytest.raises(NonFiniteLossError):
-            trainer_of(model, optimizer="sgd", lr=1e6).fit((X, Y), epochs=50, batch_size=None, **QUIET)
-        assert all(bool(tensor.isfinite().all()) for tensor in weights(model))
-
-    @pytest.mark.parametrize("optimizer", ["adam", "sgd", "lbfgs"])
-    def test_training_can_go_on_after_it(self, optimizer: str) -> None:
-        settings: dict[str, Any] = {"momentum": 0.9} if optimizer == "sgd" else {}
-        model = nn.Linear(3, 1)
-        criterion = BadFrom(10)
-        trainer = trainer_of(model, criterion, optimizer, lr=0.01, **settings)
-        with pytest.raises(NonFiniteLossError):
-            trainer.fit((X, Y), epochs=20, batch_size=10, **QUIET)
-        criterion.step = 10**9
-        history = trainer.fit((X, Y), epochs=5, batch_size=10, **QUIET)
-        assert history.column("train_loss")[-1] <= history.column("train_loss")[0] < 10
-        assert history[0]["epoch"] >= 2
-
-    def test_masks_and_frozen_infinities_are_no_fault(self) -> None:
-        model = nn.Linear(3, 1)
-        model.register_buffer("mask", torch.full((2,), -math.inf))
-        assert trainer_of(model).fit((X, Y), epochs=2, **QUIET).stopped == "finished"
-
-    def test_a_validation_loss_may_be_nan(self) -> None:
-        x, y = VALID[0].clone(), VALID[1]
-        x[0] = math.nan
-        history = trainer_of(net(), metrics=()).fit((X, Y), (x, y), epochs=3, **QUIET)
-        assert all(math.isnan(value) for value in history.column("valid_loss"))
-
-
-class TestCallbacks:
-    def test_are_told_what_happens_in_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(eager, "SEGMENT_SECONDS", 1e9)
-        monkeypatch.setattr(eager, "SEGMENT_STEPS", 2)
-        recorder = Recorder()
-        history = trainer_of(net(), lr=0.01).fit((X, Y), VALID, epochs=2, batch_size=32, callbacks=[recorder], **QUIET)
-        assert recorder.events == ["start", "progress", "epoch", "progress", "epoch", "end"]
-        assert recorder.plan == FitPlan(
-            epochs=2,
-            first_epoch=1,
-            steps_per_epoch=3,
-            rows=70,
-            parameters=3 * 8 + 8 + 16 + 8 + 1,
-            device="cpu",
-            engine="eager",
-            monitor="valid_loss",
-        )
-        assert [(seen.epoch, seen.steps, seen.lr) for seen in recorder.progress] == [(1, 2, 0.01), (2, 2, 0.01)]
-        assert [row for row, _ in recorder.rows] == list(history)
-        assert recorder.history is history
-        assert history.stopped == "finished"
-
-    def test_may_ask_to_stop(self) -> None:
-        history = trainer_of(net()).fit((X, Y), epochs=9, callbacks=[AtEpoch(3, lambda: True), Recorder()], **QUIET)
-        assert len(history) == 3
-        assert history.stopped == "finished"
-
-    def test_all_hear_of_the_epoch_at_which_one_asked_to_stop(self) -> None:
-        recorder = Recorder()
-        trainer_of(net()).fit((X, Y), epochs=9, callbacks=[AtEpoch(1, lambda: True), recorder], **QUIET)
-        assert len(recorder.rows) == 1
-
-    def test_a_stop_restores_the_best_weights_too(self) -> None:
-        model = net()
-        trainer = trainer_of(model, optimizer="sgd", lr=0.01)
-        noted: list[list[Tensor]] = []
-        first = AtEpoch(1, lambda: noted.append(weights(model)))
-        worse = AtEpoch(1, lambda: trainer.optimizer.param_groups[0].update(lr=20.0))
-        stop = AtEpoch(2, lambda: True)
-        trainer.fit((X, Y), VALID, epochs=9, patience=5, callbacks=[first, worse, stop], **QUIET)
-        assert same(weights(model), noted[0])
-
-    def test_hear_of_the_end_when_the_data_fail(self) -> None:
-        class Failing(IterableDataset[Any]):
-            def __iter__(self) -> Iterator[Any]:
-                yield X[0], Y[0]
-                raise ZeroDivisionError
-
-        recorder = Recorder()
-        with pytest.raises(ZeroDivisionError):
-            trainer_of(nn.Linear(3, 1), lambda out, _: out.mean()).fit(
-                Failing(), callbacks=[recorder], batch_size=1, **QUIET
-            )
-        assert recorder.events[-1] == "end"
-
-    def test_hear_of_the_end_even_if_another_one_fails(self) -> None:
-        class Failing(Callback):
-            def on_fit_end(self, _history: History) -> None:
-                raise ZeroDivisionError
-
-        before, after = Recorder(), Recorder()
-        with pytest.raises(ZeroDivisionError):
-            trainer_of(net()).fit((X, Y), epochs=1, callbacks=[before, Failing(), after], **QUIET)
-        assert before.events[-1] == after.events[-1] == "end"
-
-
-class Fails(Callback):
-    """Raises at the given event."""
-
-    def __init__(self, event: str, error: BaseException) -> None:
-        self.event, self.error = event, error
-        self.heard: str = ""
-
-    def fail(self, event: str) -> None:
-        if event == self.event:
-            raise self.error
-
-    def on_fit_start(self, _plan: FitPlan) -> None:
-        self.fail("start")
-
-    def on_progress(self, _progress: EpochProgress) -> None:
-        self.fail("progress")
-
-    def on_epoch_end(self, _row: Row, _is_best: bool) -> bool | None:
-        self.fail("epoch")
-        return None
-
-    def on_fit_end(self, history: History) -> None:
-        self.heard = history.stopped
-
-
-class TestWhenSomethingFails:
-    @pytest.mark.parametrize("event", ["start", "progress", "epoch"])
-    @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt(), RuntimeError("of a callback")])
-    def test_all_that_was_set_for_the_while_is_as_before(
-        self, event: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import signal
-
-        monkeypatch.setattr(eager, "SEGMENT_STEPS", 1)
-        model = net()
-        model[1].eval()
-        modes = [module.training for module in model.modules()]
-        generator, handler = torch.get_rng_state(), signal.getsignal(signal.SIGINT)
-        callback = Fails(event, error)
-        with pytest.raises(type(error)) as caught:
-            trainer_of(model, deterministic=True).fit((X, Y), VALID, epochs=2, callbacks=[callback], **QUIET)
-        assert caught.value is error
-        assert [module.training for module in model.modules()] == modes
-        assert torch.equal(torch.get_rng_state(), generator)
-        assert signal.getsignal(signal.SIGINT) is handler
-        assert not torch.are_deterministic_algorithms_enabled()
-        assert callback.heard == ("interrupted" if isinstance(error, KeyboardInterrupt) else "running")
-
-    def test_a_failing_evaluation_too(self) -> None:
-        model = net()
-        generator = torch.get_rng_state()
-        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-            trainer_of(model).fit((X, Y), (some(9, 5), some(9, 1)), epochs=1, **QUIET)
-        assert all(module.training for module in model.modules())
-        assert torch.equal(torch.get_rng_state(), generator)
-
-
 class TestModes:
     def test_a_model_in_evaluation_mode_is_trained_and_put_back(self) -> None:
         model = net().eval()
@@ -546,54 +239,6 @@ class TestModes:
         assert not norm.running_mean.any()
         assert model.training
         assert not norm.training
-
-
-class TestData:
-    def test_a_loader_a_data_set_and_tensors_come_to_the_same(self) -> None:
-        found = []
-        for data in (
-            (X, Y),
-            (X.numpy(), Y.numpy()),
-            TensorDataset(X, Y),
-            ResidentBatches(X, Y),
-            DataLoader(TensorDataset(X, Y), batch_size=32),
-        ):
-            model = nn.Linear(3, 1)
-            model.load_state_dict({"weight": torch.ones(1, 3), "bias": torch.zeros(1)})
-            trainer_of(model).fit(data, epochs=3, shuffle=False, **QUIET)
-            found.append(weights(model))
-        assert all(same(each, found[0]) for each in found)
-
-    def test_a_shuffling_loader_has_the_same_order_each_time(self) -> None:
-        found = []
-        for global_seed in (1, 2):
-            model = net()
-            torch.manual_seed(global_seed)
-            trainer_of(model).fit(DataLoader(TensorDataset(X, Y), batch_size=8, shuffle=True), epochs=3, **QUIET)
-            found.append(weights(model))
-        assert same(*found)
-
-    def test_data_that_yield_nothing(self) -> None:
-        loader = DataLoader(TensorDataset(X, Y), batch_size=100, drop_last=True)
-        text = r"fit: the data must yield at least one batch, got none\. A DataLoader must be re-iterable\."
-        with pytest.raises(DataError, match=text):
-            trainer_of(net()).fit(loader, **QUIET)
-
-    def test_the_users_data_are_left_alone(self) -> None:
-        model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 1))
-        x = X.clone()
-        trainer_of(model).fit((x, Y), (x, Y), epochs=2, shuffle=False, **QUIET)
-        assert torch.equal(x, X)
-
-    def test_an_iterable_without_a_length_with_a_schedule_over_all_steps(self) -> None:
-        class Stream(IterableDataset[Any]):
-            def __iter__(self) -> Iterator[Any]:
-                return zip(X, Y, strict=True)
-
-        with pytest.raises(ConfigError, match="schedule: cosine must know how many steps an epoch has"):
-            trainer_of(nn.Linear(3, 1), schedule="cosine").fit(Stream(), **QUIET)
-        history = trainer_of(nn.Linear(3, 1), schedule="exponential").fit(Stream(), epochs=2, **QUIET)
-        assert history.column("step") == [3, 6]
 
 
 class TestSchedules:
@@ -695,73 +340,6 @@ class TestDeterministic:
         trainer.evaluate(VALID)
         assert set(seen) == {True}
         assert not torch.are_deterministic_algorithms_enabled()
-
-
-SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"model": nn.Linear}, InputTypeError, r"model: must be a torch\.nn\.Module, got type\. Pass an instance of it\."),
-    ({"model": nn.LazyLinear(1)}, ConfigError, r"model: must know its sizes, got lazy parameters\. Call it once on a "),
-    (
-        {"criterion": nn.MSELoss},
-        InputTypeError,
-        r"criterion: must be a module, .*, got the class MSELoss\. Pass an inst",
-    ),
-    ({"criterion": 3}, InputTypeError, r"criterion: must be a module, a function or a name, got int\."),
-    ({"criterion": "msee"}, UnknownNameError, r"loss: must be one of the known names, got 'msee'\. Did you mean 'mse'"),
-    ({"optimizer": "addam"}, UnknownNameError, r"optimizer: must be one of the known names, got 'addam'"),
-    ({"schedule": "cosin"}, UnknownNameError, r"schedule: must be one of the known names, got 'cosin'"),
-    ({"clip_norm": 0}, ConfigError, r"clip_norm: must be above 0, got 0\. Leave it out not to clip\."),
-    ({"clip_norm": math.nan}, ConfigError, r"clip_norm: must be above 0, got nan\."),
-    ({"device": "gpu"}, UnknownNameError, r"device: must be one of the known names, got 'gpu'"),
-    ({"precision": "16"}, UnknownNameError, r"precision: must be one of the known names, got '16'"),
-    (
-        {"engine": "egaer"},
-        UnknownNameError,
-        r"engine: must be one of the known names, got 'egaer'\. Did you mean 'eager",
-    ),
-    ({"metrics": ["mea"]}, UnknownNameError, r"metric: must be one of the known names, got 'mea'"),
-    ({"metrics": ["mae"], "criterion": F.mse_loss}, ConfigError, r"metrics: need the task, got none"),
-]
-
-
-@pytest.mark.parametrize(("settings", "kind", "text"), SETTINGS)
-def test_settings_that_are_refused(settings: dict[str, Any], kind: type[Exception], text: str) -> None:
-    given: dict[str, Any] = {"model": nn.Linear(3, 1), "criterion": "mse", "device": "cpu"} | settings
-    with pytest.raises(kind, match=text):
-        Trainer(**given)
-
-
-FIT: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"epochs": 0}, ConfigError, r"epochs: must be a whole number from 1 on, got 0\."),
-    ({"epochs": 2.5}, ConfigError, r"epochs: must be a whole number from 1 on, got 2\.5\."),
-    ({"batch_size": 0}, ConfigError, r"batch_size: must be a whole number from 1 on, got 0\."),
-    ({"patience": 3, "valid": None}, ConfigError, r"patience: needs a validation split to compare epochs by, got none"),
-    ({"patience": 0}, ConfigError, r"patience: must be at least 1 epoch, got 0\."),
-    ({"min_delta": -1}, ConfigError, r"min_delta: must not be negative, got -1\."),
-    (
-        {"monitor": "loss"},
-        ConfigError,
-        r"monitor: must begin with \"valid_\", got 'loss'\. Such as valid_loss or valid_",
-    ),
-    ({"monitor": "valid_rmes"}, UnknownNameError, r"metric: must be one of the known names, got 'rmes'\. Did you mean"),
-    (
-        {"monitor": "valid_f1"},
-        UnknownNameError,
-        r"monitor: must be one of the known names, got 'valid_f1'\. .*Known: va",
-    ),
-    ({"progress": "loud"}, UnknownNameError, r"progress: must be one of the known names, got 'loud'"),
-    ({"train": (X, Y[:3])}, DataError, r"data: inputs and targets must have the same number of rows"),
-    ({"train": "housing.csv"}, InputTypeError, r"data: must be \(inputs, targets\), .* go to stoker\.fit\."),
-]
-
-
-@pytest.mark.parametrize(("settings", "kind", "text"), FIT)
-def test_what_fit_refuses(settings: dict[str, Any], kind: type[Exception], text: str) -> None:
-    given: dict[str, Any] = {"train": (X, Y), "valid": VALID, "epochs": 1} | QUIET | settings
-    model = net()
-    trainer = trainer_of(model)
-    with pytest.raises(kind, match=text):
-        trainer.fit(given.pop("train"), given.pop("valid"), **given)
-    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_engine_and_why() -> None:

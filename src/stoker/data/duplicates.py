@@ -80,7 +80,8 @@ def duplicates_across(frame: pl.DataFrame, split: Split, columns: Sequence[str])
     _check_rows(split, frame.height)
     if not columns:
         return DuplicateReport(0, 0, 0, ())
-    compared = frame.select(columns)
+    # not frame.select, which takes a name like ^.*$ for a pattern
+    compared = pl.DataFrame([frame.get_column(name) for name in columns])
 
     def equal(rows: Rows, others: Rows) -> NDArray[np.bool_]:
         same = np.ones(len(rows), bool)

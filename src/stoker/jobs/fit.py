@@ -19,7 +19,7 @@ import torch
 from stoker._version import __version__
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
-from stoker.errors import DiskFullError, NonFiniteLossError
+from stoker.errors import DiskFullError, NonFiniteLossError, RunError
 from stoker.jobs.config import build_config
 from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
 from stoker.jobs.run import Run
@@ -92,6 +92,7 @@ def fit(
             is kept, and the text says where.
         OutOfMemoryError: A batch does not fit; the text says its size.
         DiskFullError: There is no room; what is trained is then kept in the system's temporary directory.
+        RunError: The run cannot be written for another reason; likewise.
 
     Example:
         >>> run = fit("housing.csv", target="price", epochs=50)
@@ -225,21 +226,33 @@ def _bytes(model: torch.nn.Module) -> int:
 
 
 def _keep(path: Path, trained: _Trained) -> None:
-    """Write the run; on a full disk, into the temporary directory instead, so that hours of work are not lost."""
+    """Write the run; where that fails, into the temporary directory instead, so that hours of work are not lost."""
     try:
         _write(path, trained)
-    except DiskFullError as error:
-        rescue: Path | None = None
-        try:
-            rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name[:100]}-"))
-            _write(rescue, trained, figures="if there is room")
-        except OSError:
-            if rescue is not None:
-                shutil.rmtree(rescue, ignore_errors=True)
-            error.fix = "Make room and train again: the temporary directory has none either."
-            raise error from None
-        error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
+    except Exception as error:
+        rescue = _rescue(path, trained)
+        if not isinstance(error, DiskFullError):
+            if rescue is None:
+                raise
+            fix = f"The run is kept in {rescue} instead."
+            raise RunError(str(path), "the run must be written where it was to be", error, fix) from error
+        error.fix = "Make room and train again: the temporary directory has none either."
+        if rescue is not None:
+            error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
         raise
+
+
+def _rescue(path: Path, trained: _Trained) -> Path | None:
+    """Write the run into the temporary directory, if that can be."""
+    rescue: Path | None = None
+    try:
+        rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name[:100]}-"))
+        _write(rescue, trained, figures="if there is room")
+    except Exception:  # what went wrong at first is told
+        if rescue is not None:
+            shutil.rmtree(rescue, ignore_errors=True)
+        return None
+    return rescue
 
 
 def _write(path: Path, trained: _Trained, figures: Literal["always", "if there is room"] = "always") -> None:

@@ -195,6 +195,9 @@ class Run:
         except (ValueError, TypeError, csv.Error):
             raise RunError(str(path), "must be the CSV that stoker fit wrote", "", "Copy the run again.") from None
         training = self.record.training
+        if len(rows) != training.epochs:
+            rule = f"must have {training.epochs} rows, as config.json says"
+            raise RunError(str(path), rule, len(rows), "Copy the run again, whole.")
         return History(rows, training.monitor, training.best_epoch, training.stopped, training.seconds)
 
     def predict(self, source: Any) -> Predictions:

@@ -59,4 +59,7 @@ class Callback:
         """An epoch has ended and been evaluated. Returning ``True`` asks the training to stop here."""
 
     def on_fit_end(self, history: History) -> None:
-        """Training has ended, for whatever reason; also told when an error is about to be raised."""
+        """Training has ended, for whatever reason; also told when an error is about to be raised.
+
+        The callbacks are told in the reverse of their order, each whatever the others raise.
+        """

@@ -25,7 +25,8 @@ class History(Sequence[Row]):
         rows: One per epoch; an epoch that was cut short by Ctrl-C has its row too (its ``step`` shows where).
         monitor: The column by which epochs were compared; ``None`` without a validation split.
         best_epoch: The epoch with the best monitored value; without one, the last.
-        stopped: Why it ended: ``finished``, ``patience``, ``interrupted`` (Ctrl-C) or ``non-finite``.
+        stopped: Why it ended: ``finished`` (also where a callback asked for it), ``patience``, ``interrupted`` (Ctrl-C)
+            or ``non-finite``; ``running`` if it has not, or if an error ended it.
         seconds: How long the epochs took, evaluation included.
     """
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stoker.data.dataset import Task
-from stoker.errors import ConfigError, InputTypeError, UnknownNameError
+from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
 
 __all__ = [
     "Criterion",
@@ -18,6 +18,7 @@ __all__ = [
     "OnScaledTarget",
     "balanced_weights",
     "build_criterion",
+    "refusing_to_broadcast",
     "task_of",
     "to_preds",
 ]
@@ -148,6 +149,31 @@ def task_of(criterion: Any) -> Task | None:
     if isinstance(criterion, (MeanCrossEntropy, nn.CrossEntropyLoss, nn.NLLLoss)):
         return "multiclass"
     return "binary" if isinstance(criterion, nn.BCEWithLogitsLoss) else None
+
+
+BY_ELEMENT = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCEWithLogitsLoss)
+
+
+def refusing_to_broadcast(criterion: Criterion) -> Criterion:
+    """The criterion; if it compares outputs with targets element by element, they must be of the same shape.
+
+    Of outputs ``[n, 1]`` and targets ``[n]`` torch would compare each row with all others, and only warn.
+    """
+    inner = criterion.criterion if isinstance(criterion, OnScaledTarget) else criterion
+    if not isinstance(inner, BY_ELEMENT):
+        return criterion
+
+    def objective(outputs: Any, targets: Any) -> Tensor:
+        if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.shape != targets.shape:
+            raise DataError(
+                "targets",
+                f"must have the shape of the model's outputs, {list(outputs.shape)}",
+                list(targets.shape),
+                "Reshape one of the two, such as y[:, None].",
+            )
+        return criterion(outputs, targets)
+
+    return objective
 
 
 def to_preds(outputs: Any, targets: Any, task: Task | None) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from stoker.training.history import History, Row, StopReason
 from stoker.training.interrupts import CtrlC
 from stoker.training.measures import Metrics, check_metrics, choose_metrics, monitor_direction
 from stoker.training.memory import naming_batch_size, naming_data
-from stoker.training.objective import Criterion, build_criterion, task_of, to_preds
+from stoker.training.objective import Criterion, build_criterion, refusing_to_broadcast, task_of, to_preds
 from stoker.training.optimizers import OptimizerSpec, build_optimizer
 from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.schedules import Schedule, ScheduleSpec, build_schedule, check_schedule
@@ -201,8 +201,8 @@ class Trainer:
 
         Raises:
             ConfigError: A setting is out of range.
-            DataError: The data have no rows or do not fit together.
-            InputTypeError: The data are of a kind that cannot be batched.
+            DataError: The data have no rows or do not fit together, or targets not the outputs.
+            InputTypeError: The data are of a kind that cannot be batched, or the criterion returns no single number.
             NonFiniteLossError: The loss or the weights became NaN or infinite. The model is given the best weights so
                 far (the last epoch's, without ``valid``), the optimizer forgets what it remembered of the gradients,
                 and the error's ``history`` tells how far it came.
@@ -311,7 +311,7 @@ class Trainer:
         schedule = self.state.schedule
         step = Step(
             model=self.model,
-            objective=self.criterion,
+            objective=refusing_to_broadcast(self.criterion),
             optimizer=self.optimizer,
             schedule=schedule.scheduler.step if schedule is not None and schedule.interval == "step" else None,
             clip_norm=self.clip_norm,
@@ -386,7 +386,7 @@ class Trainer:
             self.model,
             batches,
             device=self.device,
-            objective=self.criterion,
+            objective=refusing_to_broadcast(self.criterion),
             metrics=lambda outputs, targets: choose_metrics(self.metrics, self.task, outputs, targets, self.device),
             to_preds=lambda outputs, targets: to_preds(outputs, targets, self.task),
             autocast=self.autocast,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import stoker
 from stoker.cli.app import app
-from stoker.data.named import NAMED_SETS
+from stoker.data.sources.named import NAMED_SETS
 from stoker.jobs.config import FitConfig, build_config, setting_names
 from stoker.models.inputs import ACTIVATIONS
 from stoker.models.registry import MODELS

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker.data.files import table_suffix
-from stoker.data.pixels import IMAGE_SUFFIXES
+from stoker.data.sources.files import table_suffix
+from stoker.data.sources.pixels import IMAGE_SUFFIXES
 from stoker.errors import DataError, SourceNotFoundError
 
 __all__ = ["ImageFile", "Layout", "find_images"]

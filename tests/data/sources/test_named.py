@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from stoker.data.dataset import ImageSet, Table
-from stoker.data.download import default_data_home, obtain
-from stoker.data.idx import IDX_FILES
-from stoker.data.named import NAMED_SETS, load_named
+from stoker.data.sources.download import default_data_home, obtain
+from stoker.data.sources.idx import IDX_FILES
+from stoker.data.sources.named import NAMED_SETS, load_named
 from stoker.errors import SourceFormatError, SourceNotFoundError, UnknownNameError
 
 
@@ -261,7 +261,7 @@ def test_what_was_downloaded_is_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     packed = packed_housing(HOUSES)
     entry = NAMED_SETS["california-housing"]
     file = replace(entry.files["data"], checksum=f"sha256:{hashlib.sha256(packed).hexdigest()}")
-    monkeypatch.setattr("stoker.data.named.NAMED_SETS", {entry.name: replace(entry, files={"data": file})})
+    monkeypatch.setattr("stoker.data.sources.named.NAMED_SETS", {entry.name: replace(entry, files={"data": file})})
     data = load_named("california-housing", data_home=tmp_path, download=serving(packed))
     assert isinstance(data, Table)
     assert data.frame["MedHouseVal"].to_list() == [4.526, 3.585]

@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TypeAlias
 
-from stoker.data.fingerprint import digest_file
+from stoker.data.sources.fingerprint import digest_file
 from stoker.errors import DiskFullError, SourceFormatError, SourceNotFoundError
 
 __all__ = ["Download", "RemoteFile", "default_data_home", "http_download", "obtain"]

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from stoker.data import fingerprint
-from stoker.data.fingerprint import (
+from stoker.data.sources import fingerprint
+from stoker.data.sources.fingerprint import (
     digest_file,
     fingerprint_arrays,
     fingerprint_file,

@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table, Task
-from stoker.data.download import Download, RemoteFile, default_data_home, http_download, obtain
-from stoker.data.files import gunzip
-from stoker.data.fingerprint import fingerprint_arrays, fingerprint_file, fingerprint_frame
-from stoker.data.idx import IDX_FILES, load_idx_files
+from stoker.data.sources.download import Download, RemoteFile, default_data_home, http_download, obtain
+from stoker.data.sources.files import gunzip
+from stoker.data.sources.fingerprint import fingerprint_arrays, fingerprint_file, fingerprint_frame
+from stoker.data.sources.idx import IDX_FILES, load_idx_files
 from stoker.errors import SourceFormatError, UnknownNameError
 
 __all__ = ["NAMED_SETS", "NamedSet", "load_named"]

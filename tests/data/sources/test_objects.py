@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stoker.data.dataset import ImageSet, Table
-from stoker.data.objects import from_object, labels_from
+from stoker.data.sources.objects import from_object, labels_from
 from stoker.errors import DataError, InputTypeError, SchemaError
 
 X = np.array([[1.0, 2.0], [3.0, np.nan], [5.0, 6.0]])

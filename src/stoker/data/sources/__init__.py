@@ -10,7 +10,7 @@ from stoker.data.dataset import DataSet, ImageSet, Table
 from stoker.errors import DataError, SchemaError, SourceNotFoundError, suggest
 
 if TYPE_CHECKING:
-    from stoker.data.download import Download
+    from stoker.data.sources.download import Download
 
 __all__ = ["load"]
 
@@ -31,11 +31,11 @@ def load(
     Args:
         source: One of
 
-            - a path, as text or ``Path``: a table file (:func:`stoker.data.files.read_table`); an image file; a folder
-              of images (:func:`stoker.data.images.load_image_folder`) or of IDX files
-              (:func:`stoker.data.idx.load_idx_folder`),
-            - text that is not a path: a named data set (:data:`stoker.data.named.NAMED_SETS`),
-            - an object in memory (:func:`stoker.data.objects.from_object`),
+            - a path, as text or ``Path``: a table file (:func:`stoker.data.sources.files.read_table`); an image file; a folder
+              of images (:func:`stoker.data.sources.images.load_image_folder`) or of IDX files
+              (:func:`stoker.data.sources.idx.load_idx_folder`),
+            - text that is not a path: a named data set (:data:`stoker.data.sources.named.NAMED_SETS`),
+            - an object in memory (:func:`stoker.data.sources.objects.from_object`),
             - data that were loaded before, which are returned as they are.
         target: The target column, to make sure that it is there. Of ``(X, y)`` it is what y is to be called.
         skip_bad: Whether unreadable images are left out and listed in ``skipped``, rather than an error.
@@ -61,7 +61,7 @@ def load(
     elif isinstance(source, str | os.PathLike):
         data = _load_named_or_path(source, skip_bad=skip_bad, shape=image_shape, data_home=data_home, download=download)
     else:
-        from stoker.data.objects import from_object
+        from stoker.data.sources.objects import from_object
 
         data = from_object(source, target=target)
         target = None if isinstance(source, tuple) else target
@@ -83,14 +83,14 @@ def _load_named_or_path(
     if kind == "file":
         return _load_file(path, shape)
     if kind == "directory":
-        from stoker.data.idx import is_idx_folder, load_idx_folder
-        from stoker.data.images import load_image_folder
+        from stoker.data.sources.idx import is_idx_folder, load_idx_folder
+        from stoker.data.sources.images import load_image_folder
 
         if is_idx_folder(path):
             return load_idx_folder(path)
         return load_image_folder(path, skip_bad=skip_bad, image_shape=shape)
 
-    from stoker.data.named import NAMED_SETS, load_named
+    from stoker.data.sources.named import NAMED_SETS, load_named
 
     if isinstance(source, str) and source in NAMED_SETS:
         return load_named(source, data_home=data_home, download=download)
@@ -111,14 +111,14 @@ def _kind_of_path(path: Path) -> str:
 
 
 def _load_file(path: Path, shape: Shape | None) -> DataSet:
-    from stoker.data.pixels import IMAGE_SUFFIXES
+    from stoker.data.sources.pixels import IMAGE_SUFFIXES
 
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        from stoker.data.images import load_image_file
+        from stoker.data.sources.images import load_image_file
 
         return load_image_file(path, image_shape=shape)
 
-    from stoker.data.files import read_table
+    from stoker.data.sources.files import read_table
 
     return read_table(path)
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stoker.data.dataset import ImageSet, Table
-from stoker.data.idx import IDX_FILES
 from stoker.data.sources import load
+from stoker.data.sources.idx import IDX_FILES
 from stoker.errors import (
     ConfigError,
     DataError,

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.data.dataset import ImageSet, Provenance
-from stoker.data.files import open_checked, short_name
-from stoker.data.fingerprint import fingerprint_files
-from stoker.data.folders import ImageFile, Layout, find_images
-from stoker.data.pixels import BadImageError, ImageInfo, decode, probe
+from stoker.data.sources.files import open_checked, short_name
+from stoker.data.sources.fingerprint import fingerprint_files
+from stoker.data.sources.folders import ImageFile, Layout, find_images
+from stoker.data.sources.pixels import BadImageError, ImageInfo, decode, probe
 from stoker.errors import ConfigError, DataError, SourceFormatError
 
 __all__ = ["Shape", "check_shape", "load_image_file", "load_image_folder"]
@@ -34,7 +34,7 @@ _WORKERS = min(16, os.cpu_count() or 1)  # threads: decoders release the interpr
 
 
 def load_image_folder(root: Path, *, skip_bad: bool = False, image_shape: Shape | None = None) -> ImageSet:
-    """Read a folder of images (see :mod:`stoker.data.folders`), whole, into uint8 tensors of one shape.
+    """Read a folder of images (see :mod:`stoker.data.sources.folders`), whole, into uint8 tensors of one shape.
 
     Memory peaks a little above the result: it is made first, and each image is decoded into its place.
 
@@ -46,7 +46,7 @@ def load_image_folder(root: Path, *, skip_bad: bool = False, image_shape: Shape 
 
     Returns:
         The images, sorted by name; sorted names of the sub-folders are the classes. Images of another size are resized
-        (bilinear, with antialiasing, without keeping proportions); see :func:`stoker.data.pixels.decode` for the rest.
+        (bilinear, with antialiasing, without keeping proportions); see :func:`stoker.data.sources.pixels.decode` for the rest.
 
     Raises:
         ConfigError: ``image_shape`` is not a shape of images.

@@ -15,10 +15,10 @@ from typing import TypeAlias
 import polars as pl
 
 from stoker.data.dataset import Provenance, Table
-from stoker.data.delimited import parse_delimited
-from stoker.data.fingerprint import fingerprint_file
-from stoker.data.jsonlines import parse_json_lines
-from stoker.data.tidy import nans_to_nulls
+from stoker.data.sources.delimited import parse_delimited
+from stoker.data.sources.fingerprint import fingerprint_file
+from stoker.data.sources.jsonlines import parse_json_lines
+from stoker.data.sources.tidy import nans_to_nulls
 from stoker.errors import SchemaError, SourceFormatError, SourceNotFoundError
 
 __all__ = ["TABLE_SUFFIXES", "open_checked", "read_table", "short_name", "table_suffix"]

@@ -5,8 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from stoker.data import jsonlines
-from stoker.data.jsonlines import parse_json_lines
+from stoker.data.sources import jsonlines
+from stoker.data.sources.jsonlines import parse_json_lines
 from stoker.errors import SourceFormatError
 
 

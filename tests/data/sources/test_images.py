@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stoker.data.fingerprint import fingerprint_files
-from stoker.data.images import check_memory, load_image_file, load_image_folder
+from stoker.data.sources.fingerprint import fingerprint_files
+from stoker.data.sources.images import check_memory, load_image_file, load_image_folder
 from stoker.errors import ConfigError, DataError, SourceFormatError, SourceNotFoundError
 
 
@@ -220,7 +220,7 @@ def test_real_images_agree_with_numpy(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from stoker.data.images import load_image_folder
+from stoker.data.sources.images import load_image_folder
 load_image_folder(Path(sys.argv[1]), image_shape=(1, 4, 4))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 images = load_image_folder(Path(sys.argv[1])).images

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
-from stoker.data.fingerprint import fingerprint_arrays, fingerprint_frame
-from stoker.data.frames import array_from, frame_from, kind_of, series_from
-from stoker.data.tidy import check_unique
+from stoker.data.sources.fingerprint import fingerprint_arrays, fingerprint_frame
+from stoker.data.sources.frames import array_from, frame_from, kind_of, series_from
+from stoker.data.sources.tidy import check_unique
 from stoker.errors import DataError, InputTypeError, SchemaError
 
 __all__ = ["from_object", "image_set", "labels_from"]
@@ -31,7 +31,7 @@ def from_object(source: Any, *, target: str | None = None) -> DataSet:
     Args:
         source: One of
 
-            - a data frame (see :func:`stoker.data.frames.frame_from`),
+            - a data frame (see :func:`stoker.data.sources.frames.frame_from`),
             - a dict from column names to columns of one length,
             - an array or tensor ``[n, features]``: columns ``x0``, ``x1``, …; a structured array: its fields,
             - uint8 images ``[n, height, width]`` or ``[n, channels, height, width]``: an image set without labels,

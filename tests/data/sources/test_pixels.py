@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stoker.data.pixels import BadImageError, ImageInfo, decode, probe
+from stoker.data.sources.pixels import BadImageError, ImageInfo, decode, probe
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stoker.data.tidy import CODE, MISSING, check_unique, narrow
+from stoker.data.sources.tidy import CODE, MISSING, check_unique, narrow
 from stoker.errors import SourceFormatError
 
 __all__ = ["check_utf8", "parse_delimited"]
@@ -41,8 +41,8 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
 
     The first line is the header; white space around names is dropped, and a column without a name is called
     ``column_3`` by its place. Blank lines count for nothing, unless there is only one column. Types are those of *all*
-    values (see :func:`stoker.data.tidy.narrow`), and a field that is as a whole one of
-    :data:`stoker.data.tidy.MISSING`, with or without quotes, is missing.
+    values (see :func:`stoker.data.sources.tidy.narrow`), and a field that is as a whole one of
+    :data:`stoker.data.sources.tidy.MISSING`, with or without quotes, is missing.
 
     Args:
         data: The text, in UTF-8, with or without a byte order mark.

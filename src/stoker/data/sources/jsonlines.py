@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from stoker.data.delimited import check_utf8
-from stoker.data.tidy import nans_to_nulls, narrow_times
+from stoker.data.sources.delimited import check_utf8
+from stoker.data.sources.tidy import nans_to_nulls, narrow_times
 from stoker.errors import SourceFormatError
 
 __all__ = ["parse_json_lines"]

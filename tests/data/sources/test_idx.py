@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from stoker.data.idx import IDX_FILES, is_idx_folder, load_idx_files, load_idx_folder, parse_idx, read_idx
+from stoker.data.sources.idx import IDX_FILES, is_idx_folder, load_idx_files, load_idx_folder, parse_idx, read_idx
 from stoker.errors import DataError, SourceFormatError, SourceNotFoundError
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}

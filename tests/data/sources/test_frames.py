@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from stoker.data.frames import array_from, frame_from, kind_of, series_from
+from stoker.data.sources.frames import array_from, frame_from, kind_of, series_from
 from stoker.errors import DataError, InputTypeError, SchemaError
 
 pd = pytest.importorskip("pandas")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.data.download import RemoteFile, default_data_home, http_download, obtain
+from stoker.data.sources.download import RemoteFile, default_data_home, http_download, obtain
 from stoker.errors import DiskFullError, SourceFormatError, SourceNotFoundError
 
 BODY = b"the right bytes" * 20_000

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stoker.data.tidy import check_unique, nans_to_nulls, narrow, narrow_times
+from stoker.data.sources.tidy import check_unique, nans_to_nulls, narrow, narrow_times
 from stoker.errors import SchemaError
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stoker.data.tidy import check_unique, nans_to_nulls
+from stoker.data.sources.tidy import check_unique, nans_to_nulls
 from stoker.errors import DataError, InputTypeError, SchemaError
 
 __all__ = ["frame_from", "kind_of", "series_from"]

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.data.dataset import ImageSet, Provenance
-from stoker.data.files import open_checked, short_name
-from stoker.data.fingerprint import digest_file, fingerprint_files
+from stoker.data.sources.files import open_checked, short_name
+from stoker.data.sources.fingerprint import digest_file, fingerprint_files
 from stoker.errors import DataError, SourceFormatError, SourceNotFoundError
 
 __all__ = ["IDX_FILES", "is_idx_folder", "load_idx_files", "load_idx_folder", "parse_idx", "read_idx"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.data import delimited
-from stoker.data.delimited import detect_separator, parse_delimited
+from stoker.data.sources import delimited
+from stoker.data.sources.delimited import detect_separator, parse_delimited
 from stoker.errors import SchemaError, SourceFormatError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stoker.data.files import gunzip, read_table, short_name, table_suffix
+from stoker.data.sources.files import gunzip, read_table, short_name, table_suffix
 from stoker.errors import SchemaError, SourceFormatError, SourceNotFoundError
 
 TEXT = "a,b\n1,x\n2,\n"
@@ -268,7 +268,7 @@ MEASURE = """
 import resource, sys, time
 from pathlib import Path
 import polars as pl
-from stoker.data.files import read_table
+from stoker.data.sources.files import read_table
 pl.DataFrame({"a": [1]}).select(pl.col("a").sum())  # starts polars' threads
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 frame = read_table(Path(sys.argv[1])).frame

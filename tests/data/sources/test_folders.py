@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.data.folders import find_images
+from stoker.data.sources.folders import find_images
 from stoker.errors import DataError, SourceNotFoundError
 
 

@@ -218,9 +218,13 @@ class TestBestWeights:
         assert found == [True, True, True, False, True, False]
         assert weights.epoch == 5
 
-    def test_infinity_is_no_improvement_on_infinity(self) -> None:
-        weights = BestWeights("valid_loss", patience=1)
-        assert [weights.improved(row) for row in rows([math.inf, math.inf])] == [True, False]
+    @pytest.mark.parametrize("value", [math.inf, math.nan])
+    def test_while_nothing_is_finite_the_latest_counts_and_patience_runs_out(self, value: float) -> None:
+        weights = BestWeights("valid_loss", patience=3)
+        assert [weights.improved(row) for row in rows([value, value])] == [True, True]
+        assert (weights.epoch, weights.waited, weights.exhausted) == (2, 2, False)
+        weights.improved(rows([value])[0])
+        assert weights.exhausted
 
     def test_without_a_monitor_the_latest_is_the_best(self) -> None:
         weights = BestWeights(None)

@@ -72,10 +72,11 @@ def duplicates_across(frame: pl.DataFrame, split: Split, columns: Sequence[str])
         SchemaError: A column is not there, or holds Python objects, which cannot be compared.
         SplitError: The split is of another number of rows.
     """
+    dtypes = frame.schema  # which polars makes anew each time it is asked
     for name in columns:
-        if name not in frame.columns:
+        if name not in dtypes:
             raise SchemaError("columns", "must name columns of the table", repr(name), suggest(name, frame.columns))
-        if frame.schema[name] == pl.Object:
+        if dtypes[name] == pl.Object:
             raise SchemaError(f"column {name!r}", "must hold values that compare", "Python objects", "Leave it out.")
     _check_rows(split, frame.height)
     if not columns:

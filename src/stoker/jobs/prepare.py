@@ -90,7 +90,9 @@ def _prepare_table(
     target = schema.target
     for column in schema.columns:
         if column.kind == "ignored" and column.name not in config.data.ignore:
-            notify(f"column {column.name!r} is left out: {column.reason}")
+            grouping = column.name == config.data.group
+            reason = "rows are grouped by it, so that no value is in two splits" if grouping else column.reason
+            notify(f"column {column.name!r} is left out: {reason}")
     parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
     columns = Columns.fit(parts.train, schema)
     used = set(columns.names)
@@ -195,6 +197,10 @@ def table_schema(source: Table, config: FitConfig) -> Schema:
         fix = f"Say --target NAME (target=...); the last columns are {columns}."
         raise SchemaError(source.provenance.origin, "a table needs the column to predict", "no target", fix)
 
+    declared = {*data.numeric, *data.categorical, *data.datetime, *data.ignore}
+    # What never occurs in two splits teaches nothing that holds for new rows; who wants it all the same declares it.
+    grouping = (data.group,) if data.group in source.frame.columns and data.group not in declared else ()
+
     def schema(task: Task | None) -> Schema:
         return infer_schema(
             source.frame,
@@ -203,7 +209,7 @@ def table_schema(source: Table, config: FitConfig) -> Schema:
             numeric=data.numeric,
             categorical=data.categorical,
             datetime=data.datetime,
-            ignore=data.ignore,
+            ignore=(*data.ignore, *grouping),
         )
 
     guess = schema(data.task)

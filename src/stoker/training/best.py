@@ -108,14 +108,17 @@ class BestWeights:
         return row[self.monitor if self.monitor is not None else "train_loss"]
 
     def improved(self, row: dict[str, float]) -> bool:
-        """Note an epoch's row; whether it is the best so far. NaN never is, unless nothing came before it."""
+        """Note an epoch's row; whether it is the best so far: what is not finite is, while nothing finite has been."""
         if self.monitor is None:
             self.epoch = int(row["epoch"])
             return True
         value = row[self.monitor]
         margin = self.value - value if self.direction == "min" else value - self.value
-        if math.isnan(self.value) or (not math.isnan(value) and margin > self.min_delta):
+        if math.isfinite(value) and (margin > self.min_delta or not math.isfinite(self.value)):
             self.value, self.epoch, self.waited = value, int(row["epoch"]), 0
+            return True
+        if not math.isfinite(self.value):
+            self.value, self.epoch, self.waited = value, int(row["epoch"]), self.waited + 1
             return True
         self.waited += 1
         return False

@@ -120,7 +120,7 @@ def _check_settings(spec: Callable[..., Any], name: str, arguments: Mapping[str,
 def _fused_where_possible(
     kind: type[Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Use torch's fused update, the same formula in one pass over memory, where it is faster and all parameters allow it."""
+    """Use torch's fused update, the same formula in one pass over memory, where it is faster and possible."""
     if {"fused", "foreach", "differentiable"} & set(arguments):
         return arguments
     simple = all(

@@ -31,7 +31,7 @@ def load(
     Args:
         source: One of
 
-            - a path, as text or ``Path``: a table file (:func:`stoker.data.sources.files.read_table`); an image file; a folder
+            - a path, as text or ``Path``: a table file (:mod:`stoker.data.sources.files`); an image file; a folder
               of images (:func:`stoker.data.sources.images.load_image_folder`) or of IDX files
               (:func:`stoker.data.sources.idx.load_idx_folder`),
             - text that is not a path: a named data set (:data:`stoker.data.sources.named.NAMED_SETS`),

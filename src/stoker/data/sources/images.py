@@ -46,7 +46,7 @@ def load_image_folder(root: Path, *, skip_bad: bool = False, image_shape: Shape 
 
     Returns:
         The images, sorted by name; sorted names of the sub-folders are the classes. Images of another size are resized
-        (bilinear, with antialiasing, without keeping proportions); see :func:`stoker.data.sources.pixels.decode` for the rest.
+        (bilinear, with antialiasing, without keeping proportions); see :mod:`stoker.data.sources.pixels`.
 
     Raises:
         ConfigError: ``image_shape`` is not a shape of images.

@@ -135,6 +135,7 @@ FIT: list[tuple[dict[str, Any], type[Exception], str]] = [
         DataError,
         r"targets: must have the shape of the model's outputs, \[40, 1\]",
     ),
+    ({"callbacks": [print]}, InputTypeError, r"callbacks: must be instances of stoker\.Callback, got builtin_function"),
     ({"train": "housing.csv"}, InputTypeError, r"data: must be \(inputs, targets\), .* go to stoker\.fit\."),
 ]
 

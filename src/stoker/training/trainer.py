@@ -216,6 +216,10 @@ class Trainer:
         best = self._best(valid_batches is not None, monitor, min_delta, patience)
         history = History(monitor=best.monitor)
         watchers = [*callbacks, progress_callback(progress)]
+        strange: list[object] = [watcher for watcher in watchers if not isinstance(watcher, Callback)]
+        if strange:
+            got = type(strange[0]).__name__
+            raise InputTypeError("callbacks", "must be instances of stoker.Callback", got, "Subclass it.")
         first = self.state.epoch
         steps = _length(batches)
         modes = [(module, module.training) for module in self.model.modules()]

@@ -80,7 +80,7 @@ def build_optimizer(
         if arguments["lr"] is None:
             del arguments["lr"]
         spec = names[spec.lower()]
-        arguments = _fused_where_possible(spec, model, parameters, arguments)
+        arguments = _fused_where_possible(spec, parameters, arguments)
     if not callable(spec):
         raise InputTypeError("optimizer", "must be a name, a class, a function or an optimizer", type(spec).__name__)
     name = getattr(spec, "__name__", type(spec).__name__)
@@ -118,7 +118,7 @@ def _check_settings(spec: Callable[..., Any], name: str, arguments: Mapping[str,
 
 
 def _fused_where_possible(
-    kind: type[Optimizer], model: nn.Module, parameters: list[nn.Parameter], arguments: dict[str, Any]
+    kind: type[Optimizer], parameters: list[nn.Parameter], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Use torch's fused update, the same formula in one pass over memory, where it is faster and possible."""
     if {"fused", "foreach", "differentiable"} & set(arguments):
@@ -126,5 +126,5 @@ def _fused_where_possible(
     simple = all(
         kind.__name__ in FUSED.get(parameter.device.type, ()) and parameter.is_floating_point()
         for parameter in parameters
-    ) and not any(getattr(module, "sparse", False) for module in model.modules())  # an embedding's sparse gradients
+    )
     return {**arguments, "fused": True} if simple else arguments

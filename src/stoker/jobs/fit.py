@@ -324,7 +324,8 @@ def _resolved(ready: Prepared, trainer: Trainer) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"stoker": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "torchmetrics", "polars", "scikit-learn", "numpy", "safetensors"):
+    found["torch"] = str(torch.__version__)  # its metadata do not say for which accelerator it was built
+    for package in ("torchmetrics", "polars", "scikit-learn", "numpy", "safetensors"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -119,7 +119,8 @@ class Columns:
         _check_frame(frame)
         if max_categories < 1:
             raise ConfigError("max_categories", "must be 1 or more", str(max_categories), "Leave it at 10000.")
-        lacking = [column.name for column in schema.features if column.name not in frame.columns]
+        there = set(frame.columns)  # a list that polars makes anew each time it is asked
+        lacking = [column.name for column in schema.features if column.name not in there]
         if lacking:
             got = _named(lacking)
             raise SchemaError(
@@ -187,7 +188,8 @@ class Columns:
             InputTypeError: ``frame`` is not a polars data frame.
         """
         _check_frame(frame)
-        lacking = [name for name in self.names if name not in frame.columns]
+        there = set(frame.columns)
+        lacking = [name for name in self.names if name not in there]
         if lacking:
             rule = "must have every column that the model was trained on"
             raise EncodingError("table", rule, _named(lacking), suggest(lacking[0], frame.columns))

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from stoker.jobs.inspect import Inspection, inspect
     from stoker.jobs.run import Predictions, Run, load
     from stoker.training.callbacks import Callback
+    from stoker.training.criteria import MeanCrossEntropy
     from stoker.training.history import History
-    from stoker.training.objective import MeanCrossEntropy
+    from stoker.training.objective import Loss
     from stoker.training.trainer import Trainer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "History",
     "ImageSet",
     "Inspection",
+    "Loss",
     "MeanCrossEntropy",
     "Predictions",
     "ResidentBatches",
@@ -47,7 +49,8 @@ _PLACES = {
     "History": "stoker.training.history",
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",
-    "MeanCrossEntropy": "stoker.training.objective",
+    "Loss": "stoker.training.objective",
+    "MeanCrossEntropy": "stoker.training.criteria",
     "Predictions": "stoker.jobs.run",
     "ResidentBatches": "stoker.data.batches",
     "Run": "stoker.jobs.run",

@@ -16,7 +16,7 @@ from stoker.data.sources.named import NAMED_SETS
 from stoker.jobs.config import FitConfig, build_config, setting_names
 from stoker.models.inputs import ACTIVATIONS
 from stoker.models.registry import MODELS
-from stoker.training.objective import CRITERIA
+from stoker.training.criteria import CRITERIA
 from stoker.training.optimizers import optimizer_names
 from stoker.training.schedules import SCHEDULES
 

@@ -13,7 +13,7 @@ from loops import BATCH, EPOCHS, ROWS, SEED, TOLERANCE, assert_same_state, built
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from stoker.training.objective import MeanCrossEntropy
+from stoker.training.criteria import MeanCrossEntropy
 from stoker.training.optimizers import build_optimizer, optimizer_names
 from stoker.training.trainer import ENGINES, Trainer
 

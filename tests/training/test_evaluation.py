@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from stoker.data.batches import ResidentBatches, as_batches
 from stoker.errors import DataError, InputTypeError
-from stoker.metrics.metric_set import MetricSet
 from stoker.training import evaluation
 from stoker.training.evaluation import evaluate, evaluating, evaluation_rows, predict
+from stoker.training.objective import build_objective
+from stoker.training.scores import Scores
 from stoker.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -27,6 +28,10 @@ def seeded() -> None:
 
 def some(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scores(criterion: nn.Module) -> Scores:
+    return Scores(build_objective(criterion, device=CPU), CPU)
 
 
 def noisy() -> nn.Sequential:
@@ -128,22 +133,19 @@ class TestLoss:
         x, y = some(50, 3), some(50, 1)
         model = nn.Linear(3, 1)
         loader = as_batches(DataLoader(TensorDataset(x, y), batch_size=size))
-        found = evaluate(model, loader, device=CPU, objective=nn.L1Loss())["loss"]
+        found = evaluate(model, loader, scores(nn.L1Loss()), device=CPU)["loss"]
         expected = sk.mean_absolute_error(y, model(x).detach())
         assert found == pytest.approx(expected, rel=1e-6)  # each batch's mean is a float32
 
     def test_ragged_by_hand(self) -> None:
         x = torch.tensor([[1.0], [1.0], [1.0], [1.0], [3.0]])
         loader = as_batches(DataLoader(TensorDataset(x, torch.zeros(5, 1)), batch_size=4))
-        assert evaluate(nn.Identity(), loader, device=CPU, objective=nn.MSELoss())["loss"] == 2.6
-
-    def test_nothing_asked_for(self) -> None:
-        assert evaluate(nn.Linear(3, 1), as_batches((some(5, 3), some(5, 1))), device=CPU) == {}
+        assert evaluate(nn.Identity(), loader, scores(nn.MSELoss()), device=CPU)["loss"] == 2.6
 
     def test_no_batches(self) -> None:
         empty = as_batches(DataLoader(TensorDataset(some(3, 3), some(3, 1)), batch_size=5, drop_last=True))
         with pytest.raises(DataError, match=r"evaluate: the data must yield at least one batch, got none\."):
-            evaluate(nn.Linear(3, 1), empty, device=CPU, objective=nn.MSELoss())
+            evaluate(nn.Linear(3, 1), empty, scores(nn.MSELoss()), device=CPU)
         with pytest.raises(DataError, match=r"predict: the data must yield at least one batch, got none\."):
             predict(nn.Linear(3, 1), empty, device=CPU)
 
@@ -188,16 +190,19 @@ class TestMetrics:
             name: whole[name] for name in ("accuracy", "f1", "auroc")
         }
 
-    def test_are_chosen_by_the_first_batch(self) -> None:
-        calls: list[tuple[torch.Size, torch.Size]] = []
+    def test_scores_are_fed_every_batch_and_computed_once(self) -> None:
+        calls: list[tuple[torch.Size, torch.Size, int]] = []
 
-        def choose(outputs: Tensor, targets: Tensor) -> MetricSet:
-            calls.append((outputs.shape, targets.shape))
-            return MetricSet(["mae"], "regression")
+        class Noting:
+            def update(self, outputs: Tensor, targets: Tensor, rows: int) -> None:
+                calls.append((outputs.shape, targets.shape, rows))
+
+            def compute(self) -> dict[str, float]:
+                return {"calls": len(calls)}
 
         loader = as_batches(DataLoader(TensorDataset(some(5, 3), some(5, 1)), batch_size=2))
-        assert list(evaluate(nn.Linear(3, 1), loader, device=CPU, metrics=choose)) == ["mae"]
-        assert calls == [((2, 1), (2, 1))]
+        assert evaluate(nn.Linear(3, 1), loader, Noting(), device=CPU) == {"calls": 3}
+        assert calls == [((2, 1), (2, 1), 2), ((2, 1), (2, 1), 2), ((1, 1), (1, 1), 1)]
 
 
 class TestPredict:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.regression import ExplainedVariance, LogCoshError
 
 from stoker.errors import ConfigError, InputTypeError, UnknownNameError
-from stoker.training.measures import check_metrics, choose_metrics, monitor_direction
+from stoker.training.measures import check_metrics, choose_metrics, monitor_direction, to_preds
 
 CPU = torch.device("cpu")
 ROWS = 12
@@ -159,3 +159,27 @@ def test_an_unknown_one() -> None:
         UnknownNameError, match=r"metric: must be one of the known names, got 'rmes'\. Did you mean 'rm"
     ):
         monitor_direction("rmes", "auto")
+
+
+LABELS_OF_3 = labels(20, classes=3)
+
+
+class TestToPreds:
+    @pytest.mark.parametrize("shape", [(20,), (20, 1)])
+    def test_one_logit_becomes_two_of_the_same_probability(self, shape: tuple[int, ...]) -> None:
+        logits = some(20).reshape(shape)
+        preds, target = to_preds(logits, (LABELS_OF_3 > 1).float().reshape(shape), "binary")
+        torch.testing.assert_close(preds.softmax(dim=1)[:, 1], logits.reshape(-1).sigmoid())
+        assert target.dtype == torch.int64
+        assert torch.equal(target, (LABELS_OF_3 > 1).long())
+
+    @pytest.mark.parametrize(("outputs", "task"), [(some(20, 2), "binary"), (some(20, 1), "regression")])
+    def test_others_stay(self, outputs: Tensor, task: Any) -> None:
+        preds, target = to_preds(outputs, LABELS_OF_3, task)
+        assert preds is outputs
+        assert target is LABELS_OF_3
+
+    def test_several_outputs_are_refused(self) -> None:
+        text = r"metrics: need one tensor of outputs and one of targets, got outputs dict, targets Tensor\. Pass metr"
+        with pytest.raises(InputTypeError, match=text):
+            to_preds({"a": some(20, 3)}, LABELS_OF_3, "multiclass")

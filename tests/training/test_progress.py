@@ -224,6 +224,7 @@ def test_of_many_epochs_some_are_shown_at_even_distances_and_improvements_at_a_b
 
 ENDINGS: list[tuple[StopReason, int, int, str]] = [
     ("finished", 20, 17, "finished epoch 20 of 20 after 12.3s; best was epoch 17 (valid_loss 0.05882)"),
+    ("callback", 9, 5, "stopped by a callback at epoch 9 of 20 after 12.3s; best was epoch 5 (valid_loss 0.2000)"),
     ("patience", 9, 5, "stopped early at epoch 9 of 20 after 12.3s; best was epoch 5 (valid_loss 0.2000)"),
     ("interrupted", 7, 5, "interrupted by Ctrl-C in epoch 7 of 20 after 12.3s; kept: what was learnt so far; best was"),
     ("interrupted", 0, 0, "interrupted by Ctrl-C in epoch 1 of 20 after 12.3s; kept: the weights it began with"),

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stoker.engines import eager
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
+from stoker.training.criteria import MeanCrossEntropy, OnScaledTarget
 from stoker.training.history import History, Row
-from stoker.training.objective import MeanCrossEntropy, OnScaledTarget
 from stoker.training.trainer import Trainer
 
 
@@ -300,15 +300,15 @@ class TestObjectives:
         assert history[-1]["train_loss"] < history[0]["train_loss"]
 
     def test_named(self) -> None:
-        assert isinstance(trainer_of(net(), "mae").criterion, nn.L1Loss)
+        assert isinstance(trainer_of(net(), "mae").objective.parts[0].criterion, nn.L1Loss)
         trainer = trainer_of(nn.Linear(3, 2), "cross-entropy")
-        assert isinstance(trainer.criterion, MeanCrossEntropy)
-        assert trainer.task == "multiclass"
+        assert isinstance(trainer.objective.parts[0].criterion, MeanCrossEntropy)
+        assert trainer.objective.task == "multiclass"
 
     def test_a_criterion_is_moved_with_the_model(self) -> None:
         criterion = OnScaledTarget(nn.MSELoss(), torch.zeros(1), torch.ones(1))
         trainer = Trainer(nn.Linear(3, 1), criterion, device="meta")
-        assert trainer.criterion is criterion
+        assert trainer.objective.parts[0].criterion is criterion
         assert criterion.mean.device.type == "meta"
 
     def test_several_labels_a_row_train_and_validate(self) -> None:

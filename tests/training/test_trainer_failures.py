@@ -163,7 +163,7 @@ class TestCallbacks:
     def test_may_ask_to_stop(self) -> None:
         history = trainer_of(net()).fit((X, Y), epochs=9, callbacks=[AtEpoch(3, lambda: True), Recorder()], **QUIET)
         assert len(history) == 3
-        assert history.stopped == "finished"
+        assert history.stopped == "callback"
 
     def test_all_hear_of_the_epoch_at_which_one_asked_to_stop(self) -> None:
         recorder = Recorder()

@@ -6,7 +6,7 @@ no per-sample Python, no collating. A user's own ``DataLoader`` goes through as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from numbers import Integral
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -21,6 +21,7 @@ from stoker.randomness import generator
 __all__ = [
     "Batch",
     "Batches",
+    "IterableBatches",
     "LoaderBatches",
     "ResidentBatches",
     "Tree",
@@ -208,14 +209,21 @@ class LoaderBatches:
         loader: Yields ``(inputs, targets)`` or ``(input, …, input, targets)``, as ``TensorDataset`` does.
         device: Where the batches go; copies do not block where the loader pins its memory.
         with_targets: Whether the last element is the targets; if not, all are inputs.
+        target_names: Which entries are targets where the loader yields one dict of inputs and targets.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], *, device: torch.device | str = "cpu", with_targets: bool = True
+        self,
+        loader: DataLoader[Any],
+        *,
+        device: torch.device | str = "cpu",
+        with_targets: bool = True,
+        target_names: Collection[str] = (),
     ) -> None:
         self.loader = loader
         self.device = torch.device(device)
         self.with_targets = with_targets
+        self.target_names = target_names
 
     @property
     def rows(self) -> int | None:
@@ -240,11 +248,7 @@ class LoaderBatches:
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(number)
         for item in self.loader:
-            inputs, targets = split_item(item, self.with_targets)
-            yield self._move(inputs), self._move(targets)
-
-    def _move(self, tree: Any) -> Any:
-        return tree_map(lambda leaf: leaf.to(self.device, non_blocking=True), tree)
+            yield _move(split_item(item, self.with_targets, self.target_names), self.device)
 
 
 class EpochSampler(Sampler[int]):
@@ -266,23 +270,72 @@ class EpochSampler(Sampler[int]):
         return iter(epoch_order(self.rows, self.seed, self.next_epoch).tolist())
 
 
-def split_item(item: Any, with_targets: bool = True) -> Batch:
+class IterableBatches:
+    """Batches out of any iterable that can be gone through anew for each epoch, such as another library's loader.
+
+    Args:
+        source: Yields what a ``DataLoader`` does.
+        device, with_targets, target_names: As for :class:`LoaderBatches`.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        *,
+        device: torch.device | str = "cpu",
+        with_targets: bool = True,
+        target_names: Collection[str] = (),
+    ) -> None:
+        self.source = source
+        self.device = torch.device(device)
+        self.with_targets = with_targets
+        self.target_names = target_names
+
+    @property
+    def rows(self) -> int | None:
+        return None
+
+    @property
+    def batch_size(self) -> int | None:
+        return None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]  # raises the TypeError that says there is none
+
+    def epoch(self, number: int) -> Iterator[Batch]:  # noqa: ARG002  # its order is its own
+        for item in self.source:
+            yield _move(split_item(item, self.with_targets, self.target_names), self.device)
+
+
+def split_item(item: Any, with_targets: bool = True, target_names: Collection[str] = ()) -> Batch:
     """Part what a ``DataLoader`` yields into ``(inputs, targets)``.
 
     Args:
         item: A tensor, a dict, or a sequence whose last element is the targets.
         with_targets: If false, all of it is inputs.
+        target_names: Which entries are targets where ``item`` is one dict of all.
 
     Raises:
-        DataError: Targets are wanted, but there is one element alone.
+        DataError: Targets are wanted, but there is one element alone, or a dict that lacks them.
     """
+    if isinstance(item, Mapping):
+        inputs = {name: leaf for name, leaf in item.items() if name not in target_names}
+        if not with_targets:
+            return inputs, None
+        if not target_names:
+            fix = "Say which entries are targets: Loss(criterion, target='y')."
+            raise DataError("batches", "a batch must be (inputs, targets)", f"a dict of {', '.join(item)}", fix)
+        if missing := sorted(set(target_names) - set(item)):
+            fix = "Look at what the Dataset returns."
+            raise DataError("batches", f"a batch must have the target {missing[0]!r}", ", ".join(map(str, item)), fix)
+        return inputs, {name: item[name] for name in item if name in target_names}
     if not with_targets:
         return (tuple(item) if isinstance(item, list) else item), None
     if not isinstance(item, (tuple, list)) or len(item) < 2:
         kind = f"{len(item)} element" if isinstance(item, (tuple, list)) else type(item).__name__
         raise DataError("batches", "a batch must be (inputs, targets)", kind, "Let the Dataset return both.")
-    *inputs, targets = item
-    return (inputs[0] if len(inputs) == 1 else tuple(inputs)), targets
+    *inputs_list, targets = item
+    return (inputs_list[0] if len(inputs_list) == 1 else tuple(inputs_list)), targets
 
 
 def as_batches(
@@ -293,6 +346,7 @@ def as_batches(
     seed: int = 0,
     device: torch.device | str = "cpu",
     with_targets: bool = True,
+    target_names: Collection[str] = (),
     loader_args: Mapping[str, Any] | None = None,
 ) -> Batches:
     """Make batches of whatever holds samples.
@@ -306,6 +360,7 @@ def as_batches(
         seed: Seeds the orders.
         device: Where the batches shall live.
         with_targets: If false, ``data`` are inputs alone.
+        target_names: Which entries are targets where ``data`` is a dict of inputs and targets, or yields such.
         loader_args: Handed to the ``DataLoader`` made for a ``Dataset``, over its defaults: pinned memory on CUDA, and
             persistent workers where there are workers.
 
@@ -314,10 +369,11 @@ def as_batches(
         ConfigError: ``batch_size`` is below 1, or the ``DataLoader`` refuses its ``loader_args``.
         DataError: There are no rows, or inputs and targets differ in their number.
     """
+    reading: dict[str, Any] = {"device": device, "with_targets": with_targets, "target_names": target_names}
     if isinstance(data, DataLoader):
-        return LoaderBatches(data, device=device, with_targets=with_targets)
+        return LoaderBatches(data, **reading)
     if isinstance(data, LoaderBatches):
-        return LoaderBatches(data.loader, device=device, with_targets=data.with_targets)
+        return LoaderBatches(data.loader, **(reading | {"with_targets": data.with_targets}))
     if isinstance(data, ResidentBatches):
         return data.to(device)
     settings: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": seed, "device": device}
@@ -327,7 +383,19 @@ def as_batches(
         return ResidentBatches(inputs, targets, **settings)
     if isinstance(data, Dataset):
         loader = _loader(data, batch_size, shuffle, seed, torch.device(device), loader_args or {})
-        return LoaderBatches(loader, device=device, with_targets=with_targets)
+        return LoaderBatches(loader, **reading)
+    if isinstance(data, Mapping) and (target_names or not with_targets):
+        inputs, targets = split_item(data, with_targets, target_names)
+        return ResidentBatches(
+            _tensors(inputs, "inputs"), None if targets is None else _tensors(targets, "targets"), **settings
+        )
+    if isinstance(data, Iterator):
+        fix = "Pass a DataLoader, a list's tensors, or an object whose __iter__ begins anew."
+        raise InputTypeError(
+            "data", "must be iterable anew for each epoch", f"a {type(data).__name__}, which is not", fix
+        )
+    if _yields_batches(data):
+        return IterableBatches(data, **reading)
     if not with_targets:
         return ResidentBatches(_tensors(data, "inputs"), None, **settings)
     if isinstance(data, (tuple, list)) and len(data) == 2:
@@ -418,6 +486,17 @@ def _common_rows(inputs: Any, targets: Any) -> int:
 
 def _shapes(tensors: list[tuple[str, Tensor]]) -> str:
     return ", ".join(f"{what} {list(leaf.shape)}" for what, leaf in tensors) or "no tensors"
+
+
+def _move(batch: Batch, device: torch.device) -> Batch:
+    inputs, targets = (tree_map(lambda leaf: leaf.to(device, non_blocking=True), tree) for tree in batch)
+    return inputs, targets
+
+
+def _yields_batches(data: Any) -> bool:
+    """Whether an object is no data itself, but goes through batches: an iterable without places, names or values."""
+    values = isinstance(data, (Batches, Sequence, Mapping, str, bytes)) or hasattr(data, "__array__")
+    return isinstance(data, Iterable) and not values and not hasattr(data, "__getitem__")
 
 
 def _slice(tree: Any, first: int, last: int) -> Any:

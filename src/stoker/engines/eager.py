@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,29 @@ from torch import Tensor, nn
 from stoker.data.batches import Batch, batch_rows, call_model, tree_map
 from stoker.engines.step import EpochOutcome, Step, Watch, one_number
 
-__all__ = ["EagerEngine", "eager_step"]
+__all__ = ["EagerEngine", "Update", "eager_step"]
 
 SEGMENT_SECONDS = 0.1  # how often progress shows and losses are looked at
 SEGMENT_STEPS = 512  # at most so many losses wait to be looked at
+AGREE_STEPS = 32  # how often processes that share batches look whether one of them wants to end
 
 
-def eager_step(step: Step, inputs: Any, targets: Any) -> Tensor:
+class Update(NamedTuple):
+    """What one step came to.
+
+    Attributes:
+        loss: The mean over its samples, before the update: 0-d, detached, still on the device. Reading it is left to
+            the caller, because on an accelerator that waits for the queue.
+        rows: Its samples.
+        stops: How many processes want to end the training, 0-d; ``None`` where there is one process.
+    """
+
+    loss: Tensor
+    rows: int
+    stops: Tensor | None
+
+
+def eager_step(step: Step, *batches: Batch, stop: bool = False) -> Update:
     """Carry out one step.
 
     Optimizers that need several evaluations (L-BFGS) get the step as a closure. The others are called when the
@@ -28,39 +45,73 @@ def eager_step(step: Step, inputs: Any, targets: Any) -> Tensor:
 
     Args:
         step: What to carry out.
-        inputs: The batch's inputs, on the device.
-        targets: Its targets.
+        *batches: ``(inputs, targets)``, on the device: one, or several whose samples make this update together.
+        stop: Whether this process has a reason to end the training, which the others are told.
 
     Returns:
-        The loss before the update, 0-d, detached, still on the device: reading it is left to the caller, because on an
-        accelerator that waits for the queue.
+        What it came to, before the update.
     """
-    first: list[Tensor] = []
+    first: list[Update] = []
 
     def closure() -> Tensor:
         step.optimizer.zero_grad()
-        if step.autocast is None:
-            loss = one_number(step.objective(call_model(step.model, inputs), targets))
-        else:
-            with torch.autocast(step.device.type, dtype=step.autocast):
-                loss = one_number(step.objective(call_model(step.model, inputs), targets))
-        loss.backward()  # type: ignore[no-untyped-call]
+        update = _gradients(step, batches) if step.replicas is None else _shared_gradients(step, batches, stop)
         if step.clip_norm is not None:
-            # Not the model's: gradients of parameters that are not trained pile up, and would count in the norm.
-            trained = [parameter for group in step.optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(trained, step.clip_norm)
-        loss = loss.detach()
-        first.append(loss)
-        return loss
+            nn.utils.clip_grad_norm_(step.trained, step.clip_norm)
+        first.append(update)
+        return update.loss
 
     if _needs_closure(type(step.optimizer).step):
         step.optimizer.step(closure)  # type: ignore[arg-type]
     else:
         closure()
         step.optimizer.step()
+    if step.average is not None:
+        step.average()
     if step.schedule is not None:
         step.schedule()
     return first[0]
+
+
+def _gradients(step: Step, batches: Sequence[Batch]) -> Update:
+    """The gradients of the mean over all samples of the batches."""
+    if len(batches) == 1:
+        loss = _loss(step, batches[0])
+        loss.backward()  # type: ignore[no-untyped-call]
+        return Update(loss.detach(), batch_rows(*batches[0]), None)
+    total = sum(batch_rows(*batch) for batch in batches)
+    mean = torch.zeros((), device=step.device)
+    for batch in batches:
+        loss = _loss(step, batch) * (batch_rows(*batch) / total)
+        loss.backward()  # type: ignore[no-untyped-call]
+        mean = mean + loss.detach()
+    return Update(mean, total, None)
+
+
+def _shared_gradients(step: Step, batches: Sequence[Batch], stop: bool) -> Update:
+    """The same, where each process has a share of each batch."""
+    replicas = step.replicas
+    assert replicas is not None  # who calls this has looked
+    loss_sum, rows, total = torch.zeros((), device=step.device), 0, 0
+    for inputs, targets in batches:
+        size = batch_rows(inputs, targets)
+        mine = replicas.share((inputs, targets), size, least=2)  # a batch norm can do nothing with one
+        share = batch_rows(*mine)
+        if share:
+            loss = _loss(step, mine) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum = loss_sum + loss.detach()
+        rows, total = rows + share, total + size
+    mean, stops = replicas.average_gradients(step.trained, loss_sum, rows, stop)
+    return Update(mean, total, stops)
+
+
+def _loss(step: Step, batch: Batch) -> Tensor:
+    inputs, targets = batch
+    if step.autocast is None:
+        return one_number(step.objective(call_model(step.model, inputs), targets))
+    with torch.autocast(step.device.type, dtype=step.autocast):
+        return one_number(step.objective(call_model(step.model, inputs), targets))
 
 
 @cache
@@ -78,39 +129,58 @@ class EagerEngine:
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         outcome = EpochOutcome()
-        losses: list[Tensor] = []
-        sizes: list[int] = []
+        waiting: list[Update] = []
         prepare = _channels_last if step.channels_last else _as_is
         due = time.perf_counter() + SEGMENT_SECONDS
-        for inputs, targets in batches:
-            losses.append(eager_step(step, prepare(inputs), targets))
-            sizes.append(batch_rows(inputs, targets))
-            if len(losses) >= SEGMENT_STEPS or time.perf_counter() >= due:
-                _add(outcome, losses, sizes)
-                if outcome.bad_step is not None or not watch(outcome):
-                    return outcome
+        stop = False
+        for window in _windows(batches, step.accumulate):
+            update = eager_step(step, *((prepare(inputs), targets) for inputs, targets in window), stop=stop)
+            waiting.append(update)
+            if step.on_update is not None and step.on_update(outcome.steps + len(waiting), update.loss):
+                stop = True
+            if len(waiting) >= SEGMENT_STEPS or time.perf_counter() >= due:
+                _add(outcome, waiting)
+                stop = stop or outcome.bad_step is not None or not watch(outcome)
                 due = time.perf_counter() + SEGMENT_SECONDS
-        _add(outcome, losses, sizes)
+            # Where processes share the batches, they all have to leave the epoch at the same step, or they would wait
+            # for each other forever: each says with its gradients whether it wants to, and now and then they look.
+            look = step.replicas is not None and (outcome.steps + len(waiting)) % AGREE_STEPS == 0
+            if (look and _agreed(update)) or (stop and step.replicas is None):
+                _add(outcome, waiting)
+                return outcome
+        _add(outcome, waiting)
         outcome.complete = outcome.bad_step is None
         return outcome
 
 
-def _add(outcome: EpochOutcome, losses: list[Tensor], sizes: list[int]) -> None:
+def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    """So many batches at a time, and what is left in the end."""
+    iterator = iter(batches)
+    while window := tuple(itertools.islice(iterator, size)):
+        yield window
+
+
+def _agreed(update: Update) -> bool:
+    return update.stops is not None and bool(update.stops > 0)
+
+
+def _add(outcome: EpochOutcome, waiting: list[Update]) -> None:
     """Move the waiting losses into the outcome."""
-    if not losses:
+    if not waiting:
         return
-    values = torch.stack(losses).cpu().double()  # in this order: not every device has double precision
+    values = (
+        torch.stack([update.loss for update in waiting]).cpu().double()
+    )  # in this order: not every device has double precision
     finite = values.isfinite()
     if outcome.bad_step is None and not bool(finite.all()):
         first = int(finite.logical_not().nonzero()[0])
         outcome.bad_step, outcome.bad_loss = outcome.steps + first, float(values[first])
-    outcome.steps += len(losses)
-    outcome.samples += sum(sizes)
+    outcome.steps += len(waiting)
+    outcome.samples += sum(update.rows for update in waiting)
     # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
-    for value, size in zip(values.tolist(), sizes, strict=True):
-        outcome.loss_sum += value * size
-    losses.clear()
-    sizes.clear()
+    for value, update in zip(values.tolist(), waiting, strict=True):
+        outcome.loss_sum += value * update.rows
+    waiting.clear()
 
 
 def _as_is(inputs: Any) -> Any:

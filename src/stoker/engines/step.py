@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stoker.data.batches import Batch
+from stoker.engines.replicas import Replicas
 from stoker.errors import InputTypeError
 
 __all__ = ["Engine", "EpochOutcome", "Step", "Watch", "one_number"]
@@ -29,6 +30,11 @@ class Step:
         optimizer: The user's optimizer; it holds its state between epochs.
         schedule: Called after each update, to move the learning rate; ``None`` if it moves by epoch or not at all.
         clip_norm: The largest total 2-norm of the gradients of what the optimizer trains, or ``None``.
+        accumulate: Batches whose samples make one update together; the epoch's last update may have fewer.
+        average: Called after each update, to move an average of the weights along; ``None`` without one.
+        on_update: Told after each update how many the epoch has made and this one's loss, 0-d and still on the device;
+            returning true ends the epoch there. ``None`` if nobody listens.
+        replicas: The processes that share each batch; ``None`` if this is the only one.
         autocast: The dtype to compute in where that is safe, or ``None`` for the parameters' own.
         device: Where it happens.
         channels_last: Whether 4-D inputs are laid out with the channels innermost, as convolutions like it.
@@ -39,9 +45,18 @@ class Step:
     optimizer: Optimizer
     schedule: Callable[[], None] | None = None
     clip_norm: float | None = None
+    accumulate: int = 1
+    average: Callable[[], None] | None = None
+    on_update: Callable[[int, Tensor], bool | None] | None = None
+    replicas: Replicas | None = None
     autocast: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     channels_last: bool = False
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimizer trains; gradients of the model's other parameters pile up, and count in no norm."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 @dataclass

@@ -23,8 +23,8 @@ from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
 from stoker.models.registry import ModelConfig, model_config
 from stoker.randomness import derive_seed
 from stoker.runs.artifact import Recipe, build_assembly
+from stoker.training.criteria import OnScaledTarget, balanced_weights, build_criterion
 from stoker.training.memory import naming_batch_size
-from stoker.training.objective import OnScaledTarget, balanced_weights, build_criterion
 
 __all__ = ["Prepared", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
 

@@ -54,6 +54,8 @@ class MetricSet:
         task: What the model is for.
         n_classes: How many classes there are; of no matter for regression.
         device: Where the predictions will be. State is kept there, or on the CPU if it has no float64.
+        shared: Whether each process of torch's process group is fed a share of the rows. :meth:`compute` then waits for
+            all of them, and gives each the metrics over all rows. Else processes have nothing to do with each other.
 
     Raises:
         UnknownNameError: A name is not that of a metric, or of a task.
@@ -68,6 +70,7 @@ class MetricSet:
         task: Task,
         n_classes: int = 0,
         device: torch.device | str = "cpu",
+        shared: bool = False,
     ) -> None:
         check_task(task)
         if task != "regression" and (n_classes < 2 or (task == "binary" and n_classes != 2)):
@@ -86,6 +89,8 @@ class MetricSet:
         for name, metric in chosen.items():
             self._add(name, metric)
         self.names = tuple(chosen)
+        for state in (*self._states.values(), *self._own.values()):
+            state.sync_on_compute = shared  # torchmetrics would wait for all processes wherever there is a group
 
     def _add(self, name: str, metric: object) -> None:
         from torchmetrics import Metric

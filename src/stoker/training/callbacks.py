@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stoker.training.history import History, Row
 
-__all__ = ["Callback", "EpochProgress", "FitPlan"]
+__all__ = ["Callback", "EpochProgress", "FitPlan", "StepProgress"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,40 @@ class EpochProgress:
     lr: float
 
 
+@dataclass(frozen=True)
+class StepProgress:
+    """One update.
+
+    Attributes:
+        epoch: From 1.
+        step: Updates made so far, this one among them, over all epochs and calls to ``fit``.
+        loss: The mean over its samples before the update, a 0-d tensor on the device: reading it waits for the device.
+        lr: With which the next one is made.
+    """
+
+    epoch: int
+    step: int
+    loss: Tensor
+    lr: float
+
+
 class Callback:
-    """Does nothing; subclasses override what they want to hear of."""
+    """Does nothing; subclasses override what they want to hear of.
+
+    Where several processes train together, those of the first are told, and what they ask for is done in all.
+    """
 
     def on_fit_start(self, plan: FitPlan) -> None:
         """Training is about to begin."""
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """An epoch (from 1) is about to begin."""
+
+    def on_step_end(self, step: StepProgress) -> bool | None:
+        """An update was made. Returning ``True`` asks the training to stop here.
+
+        It is called only where it is overridden, and then costs every step its call.
+        """
 
     def on_progress(self, progress: EpochProgress) -> None:
         """Some steps were made; about ten times a second."""

@@ -10,22 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from stoker.data.batches import Batches, ResidentBatches, batch_rows, call_model, leaves, tree_map
-from stoker.engines.step import one_number
 from stoker.errors import DataError, InputTypeError
 from stoker.randomness import preserved_randomness
 from stoker.training.memory import naming_batch_size
 
-__all__ = ["MetricLike", "evaluate", "evaluating", "evaluation_rows", "predict"]
+__all__ = ["ScoresLike", "evaluate", "evaluating", "evaluation_rows", "predict"]
 
 EVALUATION_BYTES = 16 << 20  # inputs of one evaluation batch: large enough to be fast, small enough for activations
 EVALUATION_ROWS = 4096
 NARROW = 64  # integers a row may have to count as a table's categories rather than a text's tokens
 
 
-class MetricLike(Protocol):
-    """What :func:`evaluate` asks of a set of metrics; :class:`stoker.metrics.MetricSet` is one."""
+class ScoresLike(Protocol):
+    """What :func:`evaluate` feeds; :class:`stoker.training.scores.Scores` is one."""
 
-    def update(self, preds: Tensor, target: Tensor) -> None: ...
+    def update(self, outputs: Any, targets: Any, rows: int) -> None: ...
 
     def compute(self) -> dict[str, float]: ...
 
@@ -61,49 +60,39 @@ def evaluation_rows(batches: ResidentBatches) -> int:
 def evaluate(
     model: nn.Module,
     batches: Batches,
+    scores: ScoresLike,
     *,
     device: torch.device,
-    objective: Callable[[Any, Any], Tensor] | None = None,
-    metrics: Callable[[Any, Any], MetricLike | None] = lambda *_: None,
-    to_preds: Callable[[Any, Any], tuple[Tensor, Tensor]] = lambda outputs, targets: (outputs, targets),
     autocast: torch.dtype | None = None,
+    share: Callable[[Any], Any] = lambda tree: tree,
 ) -> dict[str, float]:
     """Measure a model.
 
     Args:
         model: Put into evaluation mode for the while.
         batches: Read once, in order.
+        scores: Updated with every batch, then computed once.
         device: Where the model is.
-        objective: Gives ``"loss"``: the mean over samples of the batches' losses.
-        metrics: Called with the first batch's outputs and targets; what it returns is updated with every batch, then
-            computed once.
-        to_preds: Turns ``(outputs, targets)`` into what the metrics take.
         autocast: The dtype to compute in where that is safe.
+        share: What of each batch's inputs and targets is looked at here, where processes share the work.
 
     Returns:
-        ``{"loss": …, metric: …}``.
+        What the scores compute.
 
     Raises:
         DataError: The batches yield nothing.
         InputTypeError: The objective returns something else than one number.
         OutOfMemoryError: A batch does not fit.
     """
-    total, rows = 0.0, 0
-    chosen: MetricLike | None = None
+    empty = True
     # A generator's own contexts would stay open while an error is handled, so they are opened here.
     with preserved_randomness(device), evaluating(model):
-        for outputs, targets, size in _outputs(model, batches, device, autocast):
-            if objective is not None:
-                total += float(one_number(objective(outputs, targets))) * size
-            if rows == 0:
-                chosen = metrics(outputs, targets)
-            if chosen is not None:
-                chosen.update(*to_preds(outputs, targets))
-            rows += size
-        if rows == 0:
+        for outputs, targets, size in _outputs(model, batches, device, autocast, share):
+            scores.update(outputs, targets, size)
+            empty = False
+        if empty:
             raise DataError("evaluate", "the data must yield at least one batch", "none")
-        loss = {"loss": total / rows} if objective is not None else {}
-        return loss | (chosen.compute() if chosen is not None else {})
+        return scores.compute()
 
 
 def predict(model: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None) -> Any:
@@ -132,15 +121,22 @@ def predict(model: nn.Module, batches: Batches, *, device: torch.device, autocas
 
 
 def _outputs(
-    model: nn.Module, batches: Batches, device: torch.device, autocast: torch.dtype | None
+    model: nn.Module,
+    batches: Batches,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    share: Callable[[Any], Any] = lambda tree: tree,
 ) -> Iterator[tuple[Any, Any, int]]:
     """``(outputs, targets, rows)`` of each batch."""
     if isinstance(batches, ResidentBatches):
         batches = ResidentBatches(
             batches.inputs, batches.targets, batch_size=evaluation_rows(batches), device=batches.device
         )
-    for inputs, targets in batches.epoch(0):
+    for batch in batches.epoch(0):
+        inputs, targets = share(batch)
         size = batch_rows(inputs, targets)
+        if size == 0:  # of a last batch with fewer rows than there are processes to share it
+            continue
         with (
             naming_batch_size("evaluation", size),
             torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),

@@ -14,7 +14,7 @@ __all__ = ["History", "Row", "StopReason", "history_csv"]
 Row: TypeAlias = dict[str, float]
 """``epoch`` (from 1), ``step`` (updates so far), ``lr``, ``train_loss``, and ``valid_…`` if there is such a split."""
 
-StopReason: TypeAlias = Literal["finished", "patience", "interrupted", "non-finite", "running"]
+StopReason: TypeAlias = Literal["finished", "patience", "callback", "interrupted", "non-finite", "running"]
 
 
 @dataclass
@@ -25,8 +25,8 @@ class History(Sequence[Row]):
         rows: One per epoch; an epoch that was cut short by Ctrl-C has its row too (its ``step`` shows where).
         monitor: The column by which epochs were compared; ``None`` without a validation split.
         best_epoch: The epoch with the best monitored value; without one, the last.
-        stopped: Why it ended: ``finished`` (also where a callback asked for it), ``patience``, ``interrupted`` (Ctrl-C)
-            or ``non-finite``; ``running`` if it has not, or if an error ended it.
+        stopped: Why it ended: ``finished``, ``patience``, ``callback`` (one asked for it), ``interrupted`` (Ctrl-C) or
+            ``non-finite``; ``running`` if it has not, or if an error ended it.
         seconds: How long the epochs took, evaluation included.
     """
 

@@ -12,9 +12,8 @@ from stoker.data.dataset import Task
 from stoker.errors import ConfigError, InputTypeError
 from stoker.metrics.metric_set import MetricSet
 from stoker.metrics.registry import Direction, default_metrics, direction, entry_for
-from stoker.training.objective import to_preds
 
-__all__ = ["Metrics", "check_metrics", "choose_metrics", "monitor_direction"]
+__all__ = ["Metrics", "check_metrics", "choose_metrics", "monitor_direction", "to_preds"]
 
 Metrics: TypeAlias = Literal["auto"] | Sequence[str] | Mapping[str, Any]
 """``"auto"``, names, or a mapping as :class:`stoker.metrics.metric_set.MetricSet` takes it."""
@@ -40,7 +39,7 @@ def check_metrics(metrics: Metrics, task: Task | None) -> None:
 
 
 def choose_metrics(
-    metrics: Metrics, task: Task | None, outputs: Any, targets: Any, device: torch.device
+    metrics: Metrics, task: Task | None, outputs: Any, targets: Any, device: torch.device, shared: bool = False
 ) -> MetricSet | None:
     """The metrics of a split, chosen by its first batch.
 
@@ -51,6 +50,7 @@ def choose_metrics(
         outputs: What the model returned.
         targets: What it should have.
         device: Where they are.
+        shared: Whether each process of a group measures a share, to be put together.
 
     Raises:
         InputTypeError: Metrics were asked for, but the outputs or targets are not one tensor.
@@ -63,8 +63,8 @@ def choose_metrics(
     if classes == 2:
         task = "binary"
     if metrics == "auto":
-        return MetricSet(default_metrics(task, classes), task, classes, device)
-    return MetricSet(metrics if isinstance(metrics, Mapping) else tuple(metrics), task, classes, device)
+        return MetricSet(default_metrics(task, classes), task, classes, device, shared)
+    return MetricSet(metrics if isinstance(metrics, Mapping) else tuple(metrics), task, classes, device, shared)
 
 
 def _defined(task: Task, outputs: Any, targets: Any) -> bool:
@@ -99,3 +99,20 @@ def monitor_direction(name: str, metrics: Metrics) -> Direction:
             "Make it a torchmetrics.Metric with higher_is_better.",
         )
     return "max" if larger_is_better else "min"
+
+
+def to_preds(outputs: Any, targets: Any, task: Task | None) -> tuple[Tensor, Tensor]:
+    """Turn a model's outputs and the targets into what the metrics take.
+
+    A single logit per row, as ``nn.BCEWithLogitsLoss`` wants it, becomes two: ``softmax([0, z])[1] = sigmoid(z)``.
+
+    Raises:
+        InputTypeError: The outputs or the targets are not one tensor.
+    """
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        got = f"outputs {type(outputs).__name__}, targets {type(targets).__name__}"
+        raise InputTypeError("metrics", "need one tensor of outputs and one of targets", got, "Pass metrics=().")
+    if task in {"binary", "multiclass"} and (outputs.ndim == 1 or outputs.shape[1] == 1):
+        logits = outputs.reshape(-1, 1)
+        return torch.cat([torch.zeros_like(logits), logits], dim=1), targets.reshape(-1).long()
+    return outputs, targets

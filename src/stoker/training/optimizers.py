@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import torch
@@ -37,6 +38,7 @@ def build_optimizer(
     momentum: float | None = None,
     weight_decay: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Optimizer:
     """Build the optimizer of a model's trainable parameters.
 
@@ -48,9 +50,11 @@ def build_optimizer(
         momentum: Only for those that have it.
         weight_decay: Only for those that have it.
         settings: Further arguments of the optimizer, such as ``{"nesterov": True}``.
+        groups: Settings of their own for some of the parameters, by a module's or parameter's name or a pattern with
+            ``*``: ``{"backbone": {"lr": 1e-4}, "*.bias": {"weight_decay": 0.0}}``. The first that fits counts.
 
     Raises:
-        UnknownNameError: No optimizer has that name.
+        UnknownNameError: No optimizer has that name, or no trainable parameter one of the groups'.
         ConfigError: It does not take one of the settings, a value is out of its range, the model has nothing to train,
             or settings came beside an optimizer that is already made, or it trains nothing of the model.
         InputTypeError: ``spec`` is of another kind.
@@ -58,6 +62,7 @@ def build_optimizer(
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     arguments = {name: value for name, value in given.items() if value is not None} | dict(settings or {})
     if isinstance(spec, Optimizer):
+        arguments |= {"groups": groups} if groups else {}
         if arguments:
             raise ConfigError(
                 "optimizer",
@@ -85,8 +90,9 @@ def build_optimizer(
         raise InputTypeError("optimizer", "must be a name, a class, a function or an optimizer", type(spec).__name__)
     name = getattr(spec, "__name__", type(spec).__name__)
     _check_settings(spec, name, arguments)
+    grouped = _grouped(model, groups, spec, name) if groups else parameters
     try:
-        made = spec(parameters, **arguments)
+        made = spec(grouped, **arguments)  # type: ignore[arg-type]  # torch takes both
     except (ValueError, TypeError, RuntimeError) as error:
         given_text = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no settings"
         raise ConfigError("optimizer", f"{name} refused its settings: {error}", given_text) from error
@@ -94,6 +100,32 @@ def build_optimizer(
         raise InputTypeError("optimizer", "the function must return a torch optimizer", type(made).__name__)
     _check_trains(made, model)
     return made
+
+
+def _grouped(
+    model: nn.Module, groups: Mapping[str, Mapping[str, Any]], spec: Callable[..., Any], name: str
+) -> list[dict[str, Any]]:
+    """The parameters as torch's optimizers take groups; those in none come first, as theirs is the rate shown."""
+    members: dict[str | None, list[nn.Parameter]] = {None: [], **{pattern: [] for pattern in groups}}
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fitting = (pattern for pattern in groups if _fits(parameter_name, pattern))
+            members[next(fitting, None)].append(parameter)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for pattern, own in groups.items():
+        if not any(_fits(parameter_name, pattern) for parameter_name in trainable):
+            modules = {part.rpartition(".")[0] for part in trainable} - {""}
+            raise UnknownNameError("groups", pattern, [*sorted(modules), *trainable])
+        _check_settings(spec, name, own)
+    return [
+        {"params": parameters, **({} if pattern is None else groups[pattern])}
+        for pattern, parameters in members.items()
+        if parameters
+    ]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
 
 
 def _check_trains(optimizer: Optimizer, model: nn.Module) -> None:

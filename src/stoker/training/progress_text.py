@@ -126,7 +126,9 @@ def ending(history: History, plan: FitPlan) -> str:
         return f"interrupted by Ctrl-C in {where}; kept: {kept}{best}"
     if stopped == "patience":
         return f"stopped early at {where}{best}"
-    # Short of the last epoch an error is on its way, or a callback asked to stop: the history does not say which.
+    if stopped == "callback":
+        return f"stopped by a callback at {where}{best}"
+    # Short of the last epoch an error is on its way.
     return f"{'finished' if stopped == 'finished' and last == plan.epochs else 'ended at'} {where}{best}"
 
 

@@ -14,9 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stoker.errors import ConfigError, InputTypeError, UnknownNameError, suggest
 
-__all__ = ["SCHEDULES", "Schedule", "ScheduleSpec", "build_schedule", "check_schedule", "cosine", "linear"]
+__all__ = ["SCHEDULES", "Interval", "Schedule", "ScheduleSpec", "build_schedule", "check_schedule", "cosine", "linear"]
 
 ScheduleSpec: TypeAlias = str | Callable[[Optimizer], LRScheduler] | None
+
+
+Interval: TypeAlias = Literal["step", "epoch"]
 
 
 def cosine(progress: float, *, floor: float = 0.0) -> float:
@@ -106,7 +109,9 @@ SCHEDULES: dict[str, _Plan] = {
 """The named schedules, with their settings' defaults; ``warmup`` is a fraction of all steps, ``floor`` of the rate."""
 
 
-def check_schedule(spec: ScheduleSpec, settings: Mapping[str, Any] | None = None) -> None:
+def check_schedule(
+    spec: ScheduleSpec, settings: Mapping[str, Any] | None = None, interval: Interval | None = None
+) -> None:
     """Find what is wrong with a schedule before there is anything to train; a function of the user's is not called.
 
     Raises:
@@ -115,15 +120,18 @@ def check_schedule(spec: ScheduleSpec, settings: Mapping[str, Any] | None = None
         InputTypeError: It is neither a name nor a function.
     """
     if spec is None or isinstance(spec, str):
-        build_schedule(spec, SGD([torch.zeros(1)], lr=0.1), total_steps=100, settings=settings)
-    elif not callable(spec):
+        build_schedule(spec, SGD([torch.zeros(1)], lr=0.1), total_steps=100, settings=settings, interval=interval)
+        return
+    if not callable(spec):
         raise InputTypeError(
             "schedule",
             "must be a name or a function from the optimizer to a scheduler",
             type(spec).__name__,
             "Such as lambda optimizer: StepLR(optimizer, 10).",
         )
-    elif settings:
+    if interval not in (None, "step", "epoch"):
+        raise UnknownNameError("schedule_interval", str(interval), ["step", "epoch"])
+    if settings:
         raise ConfigError(
             "schedule", "a function takes no settings", ", ".join(settings), "Set them within the function."
         )
@@ -136,6 +144,8 @@ def build_schedule(
     total_steps: int | None,
     settings: Mapping[str, Any] | None = None,
     direction: Literal["min", "max"] = "min",
+    interval: Interval | None = None,
+    epochs: int = 1,
 ) -> Schedule | None:
     """Build a schedule.
 
@@ -147,6 +157,9 @@ def build_schedule(
         total_steps: Updates in all epochs together, where the curves end; ``None`` if that is not known.
         settings: The named schedule's settings, such as ``{"warmup": 0.1}``.
         direction: Whether the monitored value is better small or large, for ``"plateau"``.
+        interval: Whether it moves after each ``"step"`` or each ``"epoch"``, instead of what is said above; the
+            curves then go over so many of them. A plateau is always looked for after an epoch.
+        epochs: How many there are, for curves that move by epoch.
 
     Returns:
         The schedule, or ``None`` for a constant learning rate.
@@ -170,7 +183,10 @@ def build_schedule(
                 raise ConfigError("schedule", f"{spec} has no such setting", repr(key), suggest(key, plan.defaults))
         merged = {**plan.defaults, **(settings or {})}
         _check_ranges(spec, merged)
-        if plan.interval == "step" and total_steps is None:
+        when = _interval(plan.interval, interval)
+        if when == "epoch":
+            total_steps = epochs
+        if when == "step" and total_steps is None:
             raise ConfigError(
                 "schedule",
                 f"{spec} must know how many steps an epoch has",
@@ -179,7 +195,7 @@ def build_schedule(
             )
         try:
             given = merged | {"mode": direction} if plan.interval == "plateau" else merged
-            return Schedule(plan.build(optimizer, total_steps or 0, given), plan.interval)
+            return Schedule(plan.build(optimizer, total_steps or 0, given), when)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ConfigError("schedule", f"{spec} refused its settings: {error}", merged) from error
     scheduler = spec(optimizer)
@@ -193,9 +209,22 @@ def build_schedule(
             "Write lambda optimizer: StepLR(optimizer, 10).",
         )
     if isinstance(scheduler, ReduceLROnPlateau):
-        return Schedule(scheduler, "plateau")
+        return Schedule(scheduler, _interval("plateau", interval))
     by_step = isinstance(scheduler, (torch_schedulers.OneCycleLR, torch_schedulers.CyclicLR))
-    return Schedule(scheduler, "step" if by_step else "epoch")
+    return Schedule(scheduler, _interval("step" if by_step else "epoch", interval))
+
+
+def _interval(
+    usual: Literal["step", "epoch", "plateau"], wanted: Interval | None
+) -> Literal["step", "epoch", "plateau"]:
+    if wanted is None:
+        return usual
+    if wanted not in ("step", "epoch"):
+        raise UnknownNameError("schedule_interval", str(wanted), ["step", "epoch"])
+    if usual == "plateau" and wanted == "step":
+        fix = "Leave schedule_interval out."
+        raise ConfigError("schedule_interval", "a plateau is looked for after an epoch", repr(wanted), fix)
+    return "plateau" if usual == "plateau" else wanted
 
 
 def _check_ranges(name: str, settings: Mapping[str, Any]) -> None:

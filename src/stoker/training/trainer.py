@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.optim import Optimizer
 
-from stoker.data.batches import Batches, as_batches
+from stoker.data.batches import Batch, Batches, as_batches, batch_rows, call_model
 from stoker.data.dataset import Task
 from stoker.engines.eager import EagerEngine
-from stoker.engines.step import Engine, EpochOutcome, Step
-from stoker.errors import ConfigError, DataError, InputTypeError, NonFiniteLossError, UnknownNameError
+from stoker.engines.replicas import Replicas
+from stoker.engines.step import Engine, Step
+from stoker.errors import ConfigError, InputTypeError, UnknownNameError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
-from stoker.training.best import BestWeights, Snapshot, non_finite_parameter
-from stoker.training.callbacks import Callback, EpochProgress, FitPlan
+from stoker.training.average import WeightAverage
+from stoker.training.best import BestWeights
+from stoker.training.callbacks import Callback, FitPlan
 from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
-from stoker.training.history import History, Row, StopReason
+from stoker.training.history import History
 from stoker.training.interrupts import CtrlC
-from stoker.training.measures import Metrics, check_metrics, choose_metrics, monitor_direction
+from stoker.training.loop import Loop, TrainState
+from stoker.training.measures import Metrics
 from stoker.training.memory import naming_batch_size, naming_data
-from stoker.training.objective import Criterion, build_criterion, refusing_to_broadcast, task_of, to_preds
+from stoker.training.objective import ObjectiveSpec, build_objective
 from stoker.training.optimizers import OptimizerSpec, build_optimizer
 from stoker.training.progress import ProgressMode, progress_callback
-from stoker.training.schedules import Schedule, ScheduleSpec, build_schedule, check_schedule
+from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, check_schedule
+from stoker.training.scores import Scores, score_direction
 
-__all__ = ["TrainState", "Trainer"]
+__all__ = ["ENGINES", "Trainer"]
 
 ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine}
 Lazy = (UninitializedParameter, UninitializedBuffer)
-
-
-@dataclass
-class TrainState:
-    """All that the next step depends on, besides the model and the optimizer, which are the user's own objects.
-
-    Random numbers need no place here: those of an epoch are seeded by ``(seed, epoch)``.
-
-    Attributes:
-        epoch: Epochs begun so far, over all calls to ``fit``.
-        step: Updates made so far.
-        schedule: The learning rate's position in the current call to ``fit``.
-        best: The best epoch so far in the current call to ``fit``.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    schedule: Schedule | None = field(default=None, repr=False)
-    best: BestWeights = field(default_factory=lambda: BestWeights(None))
 
 
 class Trainer:
@@ -68,21 +54,32 @@ class Trainer:
     Args:
         model: Called as ``model(x)``, ``model(*inputs)`` for a tuple, ``model(**inputs)`` for a dict.
             Moved to ``device``.
-        criterion: ``(outputs, targets)`` to the loss, a mean over the batch's samples; or the name of one
-            (:data:`stoker.training.objective.CRITERIA`).
+        criterion: ``(outputs, targets)`` to the loss, a mean over the batch's samples; the name of one
+            (:data:`stoker.training.criteria.CRITERIA`); a :class:`stoker.Loss`, which says more; or, for a model that
+            returns a dict or a tuple, a mapping from an output's name or place to any of these:
+            ``{"main": Loss("mse", weight=0.8), "aux": Loss("mse", weight=0.2, train_only=True)}``.
         optimizer: A name (``"adamw"``), a class, a function from parameters to an optimizer, or an optimizer.
         lr: Learning rate; the optimizer's own default if left out (0.01 for SGD).
         momentum: For optimizers that have it.
         weight_decay: For optimizers that have it.
         optimizer_settings: Its further arguments, such as ``{"nesterov": True}``.
+        groups: Settings of their own for some parameters, by the name of a module or parameter, or a pattern with
+            ``*``: ``{"backbone": {"lr": 1e-4}, "*.bias": {"weight_decay": 0.0}}``. The first that fits counts.
         schedule: A name (``"cosine"``, ``"one-cycle"``, …; see :mod:`stoker.training.schedules`), or a function from
             the optimizer to one of torch's schedulers. Made anew for each call to ``fit``; the curves over all steps
             then begin again at the rate the optimizer was made with.
         schedule_settings: A named schedule's settings, such as ``{"warmup": 0.1}``.
+        schedule_interval: Whether it moves after each ``"step"`` or ``"epoch"``, where not as usual.
         clip_norm: The largest total 2-norm of the gradients of what the optimizer trains.
+        accumulate: Batches whose samples make one update together: its gradient is that of their mean loss over all
+            samples, as one large batch's would be. The epoch's last update may have fewer. They are on the device
+            together, their activations are not.
+        ema: Decay of a moving average of the weights (:class:`stoker.training.average.WeightAverage`), such as 0.999.
+            Validation then measures the averaged weights, and the model has them in the end.
         metrics: Names; a mapping from names of your own to metrics (see
             :class:`stoker.metrics.metric_set.MetricSet`); or ``"auto"``: those of the task that the criterion is for,
-            where the outputs and targets are such that they are defined. ``()`` for none.
+            where the outputs and targets are such that they are defined. ``()`` for none. Where several outputs are
+            evaluated, each :class:`stoker.Loss` says its own, and theirs are called ``<output>_<metric>``.
         task: Which task the metrics are for; known from the criterion in most cases.
         device: ``"auto"`` (the first there is of cuda, mps, xpu, cpu) or any of torch's.
         precision: ``"32"``, or ``"bf16"``: autocast to bfloat16.
@@ -90,11 +87,19 @@ class Trainer:
         seed: Seeds the order of each epoch and the noise (dropout) within it.
         engine: ``"auto"`` or ``"eager"``.
         channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions.
+        distributed: Train together with other processes, each on its share of every batch; by default where
+            ``torchrun`` started several. See :mod:`stoker.engines.replicas`.
+
+    Attributes:
+        objective: What is minimised and measured.
+        state: Where training stands.
+        engine, engine_reason: What carries out the steps, and why.
 
     Raises:
         UnknownNameError: A name is not known.
-        ConfigError: A setting is out of range or does not fit the others, or the model has lazy parameters.
-        InputTypeError: ``model`` is not a module, or the criterion cannot be called.
+        ConfigError: A setting is out of range or does not fit the others.
+        InputTypeError: ``model`` is not a module, or a criterion cannot be called.
+        TrainingError: The other processes cannot be reached.
 
     Example:
         >>> trainer = Trainer(nn.Linear(8, 1), nn.MSELoss(), "sgd", lr=0.1)
@@ -105,16 +110,20 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        criterion: Criterion | str,
+        criterion: ObjectiveSpec,
         optimizer: OptimizerSpec = "adamw",
         *,
         lr: float | None = None,
         momentum: float | None = None,
         weight_decay: float | None = None,
         optimizer_settings: Mapping[str, Any] | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         schedule: ScheduleSpec = None,
         schedule_settings: Mapping[str, Any] | None = None,
+        schedule_interval: Interval | None = None,
         clip_norm: float | None = None,
+        accumulate: int = 1,
+        ema: float | None = None,
         metrics: Metrics = "auto",
         task: Task | None = None,
         device: str | torch.device = "auto",
@@ -123,15 +132,16 @@ class Trainer:
         seed: int = 0,
         engine: str = "auto",
         channels_last: bool | None = None,
+        distributed: bool | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputTypeError("model", "must be a torch.nn.Module", type(model).__name__, "Pass an instance of it.")
-        if any(isinstance(leaf, Lazy) for leaf in (*model.parameters(), *model.buffers())):
-            raise ConfigError(
-                "model", "must know its sizes", "lazy parameters", "Call it once on a batch: it takes them from there."
-            )
         if clip_norm is not None and not clip_norm > 0:
             raise ConfigError("clip_norm", "must be above 0", clip_norm, "Leave it out not to clip.")
+        if not _is_count(accumulate):
+            raise ConfigError("accumulate", "must be a whole number of batches from 1 on", repr(accumulate))
+        if ema is not None:
+            WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
         self.engine, self.engine_reason = _choose_engine(engine)
@@ -139,25 +149,31 @@ class Trainer:
         self.model = model.to(self.device)
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if isinstance(criterion, str):
-            criterion = build_criterion(criterion, task or _task_named(criterion))
-        if isinstance(criterion, type) or not callable(criterion):
-            got = f"the class {criterion.__name__}" if isinstance(criterion, type) else type(criterion).__name__
-            raise InputTypeError("criterion", "must be a module, a function or a name", got, "Pass an instance.")
-        self.criterion = criterion.to(self.device) if isinstance(criterion, nn.Module) else criterion
-        self.task = task or task_of(criterion)
-        self.metrics = metrics
-        check_metrics(metrics, self.task)
-        self.optimizer = build_optimizer(
-            optimizer, self.model, lr=lr, momentum=momentum, weight_decay=weight_decay, settings=optimizer_settings
-        )
+        self.objective = build_objective(criterion, device=self.device, task=task, metrics=metrics)
+        self.replicas = Replicas.found(self.device, distributed)
+        self._optimizer_spec = optimizer
+        self._optimizer_arguments: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "settings": optimizer_settings,
+            "groups": groups,
+        }
+        self._lazy = any(isinstance(leaf, Lazy) for leaf in (*model.parameters(), *model.buffers()))
+        self._optimizer = None if self._lazy else self._build_optimizer()
         self.schedule = schedule
         self.schedule_settings = schedule_settings
-        check_schedule(schedule, schedule_settings)
+        self.schedule_interval = schedule_interval
+        check_schedule(schedule, schedule_settings, schedule_interval)
         self.clip_norm = clip_norm
+        self.accumulate = accumulate
+        self.ema = ema
         self.deterministic = deterministic
         self.seed = seed
         self.state = TrainState()
+
+    def _build_optimizer(self) -> Optimizer:
+        return build_optimizer(self._optimizer_spec, self.model, **self._optimizer_arguments)
 
     def fit(
         self,
@@ -213,15 +229,12 @@ class Trainer:
         settings: dict[str, Any] = {"batch_size": batch_size, "seed": self.seed, "loader_args": loader_args}
         batches = self._batches("fit", train, shuffle=shuffle, **settings)
         valid_batches = None if valid is None else self._batches("fit", valid, **settings)
+        if self._lazy:
+            self._materialise(batches)
         best = self._best(valid_batches is not None, monitor, min_delta, patience)
         history = History(monitor=best.monitor)
-        watchers = [*callbacks, progress_callback(progress)]
-        strange: list[object] = [watcher for watcher in watchers if not isinstance(watcher, Callback)]
-        if strange:
-            got = type(strange[0]).__name__
-            raise InputTypeError("callbacks", "must be instances of stoker.Callback", got, "Subclass it.")
         first = self.state.epoch
-        steps = _length(batches)
+        steps = _updates(batches, self.accumulate)
         modes = [(module, module.training) for module in self.model.modules()]
         self.state.best = best
         self.state.schedule = build_schedule(
@@ -230,7 +243,11 @@ class Trainer:
             total_steps=None if steps is None else epochs * steps,
             settings=self.schedule_settings,
             direction=best.direction,
+            interval=self.schedule_interval,
+            epochs=epochs,
         )
+        self.state.average = None if self.ema is None else WeightAverage(self.model, self.ema)
+        watchers = self._watchers(callbacks, progress)
         plan = FitPlan(
             epochs=first + epochs,
             first_epoch=first + 1,
@@ -241,6 +258,8 @@ class Trainer:
             engine=self.engine.name,
             monitor=best.monitor,
         )
+        if self.replicas is not None:
+            self.replicas.same(self.model)
         with ExitStack() as told:  # each of them, whatever the others raise
             for watcher in watchers:
                 told.callback(watcher.on_fit_end, history)
@@ -254,8 +273,18 @@ class Trainer:
                 ):
                     for watcher in watchers:
                         watcher.on_fit_start(plan)
-                    numbers = range(first, first + epochs)
-                    self._epochs(numbers, batches, valid_batches, history, watchers, ctrl_c, restore_best)
+                    Loop(
+                        engine=self.engine,
+                        step=self._step(),
+                        state=self.state,
+                        batches=batches,
+                        seed=self.seed,
+                        history=history,
+                        watchers=watchers,
+                        ctrl_c=ctrl_c,
+                        evaluate=None if valid_batches is None else lambda: self._evaluate(valid_batches),
+                        restore_best=patience is not None if restore_best is None else restore_best,
+                    ).run(range(first, first + epochs))
             except KeyboardInterrupt:
                 history.stopped = "interrupted"
                 raise
@@ -265,89 +294,53 @@ class Trainer:
                     module.training = mode
         return history
 
-    def _epochs(
-        self,
-        numbers: range,
-        batches: Batches,
-        valid: Batches | None,
-        history: History,
-        watchers: Sequence[Callback],
-        ctrl_c: CtrlC,
-        restore_best: bool | None,
-    ) -> None:
-        best, snapshot = self.state.best, Snapshot(self.model)
-        stopped: StopReason = "finished"
-        for number in numbers:
-            outcome = self._train_epoch(number, batches, watchers, ctrl_c)
-            parameter = None if outcome.bad_step is not None else non_finite_parameter(self.model)
-            if outcome.bad_step is not None or parameter is not None:
-                history.stopped = "non-finite"
-                snapshot.restore()
-                self.optimizer.state.clear()  # moments of gradients that were not finite
-                raise _non_finite(number + 1, outcome, parameter, history)
-            if outcome.steps == 0 and not ctrl_c.pressed:
-                raise DataError(
-                    "fit", "the data must yield at least one batch", "none", "A DataLoader must be re-iterable."
-                )
-            if outcome.steps:
-                row = self._row(number + 1, outcome, valid)
-                if self.state.schedule is not None:
-                    self.state.schedule.after_epoch(best.monitored(row))
-                improved = best.improved(row)
-                history.rows.append(row)
-                history.best_epoch = best.epoch
-                if improved:
-                    snapshot.take()
-                asked = [watcher.on_epoch_end(row, improved) for watcher in watchers]
-            else:
-                asked = []
-            if ctrl_c.pressed:
-                stopped = "interrupted"
-            elif best.exhausted:
-                stopped = "patience"
-            if stopped != "finished" or any(asked):
-                break
-        if best.monitor is not None and (best.patience is not None if restore_best is None else restore_best):
-            snapshot.restore()
-        history.stopped = stopped
-
-    def _train_epoch(self, number: int, batches: Batches, watchers: Sequence[Callback], ctrl_c: CtrlC) -> EpochOutcome:
-        schedule = self.state.schedule
-        step = Step(
+    def _step(self) -> Step:
+        schedule, average = self.state.schedule, self.state.average
+        return Step(
             model=self.model,
-            objective=refusing_to_broadcast(self.criterion),
+            objective=self.objective,
             optimizer=self.optimizer,
             schedule=schedule.scheduler.step if schedule is not None and schedule.interval == "step" else None,
             clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+            average=None if average is None else average.update,
+            replicas=self.replicas,
             autocast=self.autocast,
             device=self.device,
             channels_last=self.channels_last,
         )
 
-        def watch(outcome: EpochOutcome) -> bool:
-            progress = EpochProgress(number + 1, outcome.steps, outcome.loss, self._lr())
-            with preserved_randomness(self.device):  # when a callback is told depends on the clock, its draws must not
-                for watcher in watchers:
-                    watcher.on_progress(progress)
-            return not ctrl_c.pressed
+    def _watchers(self, callbacks: Iterable[Callback], progress: ProgressMode) -> list[Callback]:
+        watchers = [*callbacks, progress_callback(progress)]
+        strange: list[object] = [watcher for watcher in watchers if not isinstance(watcher, Callback)]
+        if strange:
+            got = type(strange[0]).__name__
+            raise InputTypeError("callbacks", "must be instances of stoker.Callback", got, "Subclass it.")
+        return watchers if self.replicas is None or self.replicas.first else []
 
-        if not self.model.training:
-            self.model.train()
-        seed_globally(derive_seed(self.seed, "noise", number), self.device)
-        self.state.epoch = number + 1
-        with torch.enable_grad():
-            outcome = self.engine.train_epoch(step, ctrl_c.until(batches.epoch(number)), watch)
-        self.state.step += outcome.steps
-        return outcome
+    def _materialise(self, batches: Batches) -> None:
+        """Call a lazy model once, so that it takes its sizes from a batch, and make the optimizer of what it has."""
+        with preserved_randomness(self.device), evaluation.evaluating(self.model):
+            seed_globally(derive_seed(self.seed, "init"), self.device)
+            for inputs, _ in itertools.islice(batches.epoch(0), 1):
+                call_model(self.model, inputs)
+        if left := [name for name, parameter in self.model.named_parameters() if isinstance(parameter, Lazy)]:
+            fix = "Give it its size, or use it in forward."
+            raise ConfigError("model", "must know its sizes after a first batch", f"{left[0]} without one", fix)
+        self._lazy = False
+        self._optimizer = self._build_optimizer()
 
-    def _row(self, epoch: int, outcome: EpochOutcome, valid: Batches | None) -> Row:
-        row: Row = {"epoch": epoch, "step": self.state.step, "lr": self._lr(), "train_loss": outcome.loss}
-        if valid is not None:
-            row |= {f"valid_{name}": value for name, value in self._evaluate(valid).items()}
-            monitor = self.state.best.monitor
-            if monitor is not None and monitor not in row:
-                raise UnknownNameError("monitor", monitor, [name for name in row if name.startswith("valid_")])
-        return row
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer; a model with lazy modules gets its own when it has seen a batch.
+
+        Raises:
+            ConfigError: It has seen none.
+        """
+        if self._optimizer is None:
+            fix = "Call fit, or the model itself before it is given to a Trainer."
+            raise ConfigError("optimizer", "is made when a lazy model has seen a batch", "none so far", fix)
+        return self._optimizer
 
     def evaluate(self, data: Any, *, batch_size: int | None = 32) -> dict[str, float]:
         """Measure the model on some data.
@@ -386,30 +379,29 @@ class Trainer:
             return evaluation.predict(self.model, batches, device=self.device, autocast=self.autocast)
 
     def _evaluate(self, batches: Batches) -> dict[str, float]:
+        replicas = self.replicas
+        if replicas is not None and not _can_be_shared(batches, replicas.world):
+            replicas = None  # each measures all of it, and comes to the same
         return evaluation.evaluate(
             self.model,
             batches,
+            Scores(self.objective, self.device, replicas),
             device=self.device,
-            objective=refusing_to_broadcast(self.criterion),
-            metrics=lambda outputs, targets: choose_metrics(self.metrics, self.task, outputs, targets, self.device),
-            to_preds=lambda outputs, targets: to_preds(outputs, targets, self.task),
             autocast=self.autocast,
+            share=_whole if replicas is None else lambda batch: replicas.share(batch, batch_rows(*batch)),
         )
 
     def _batches(self, where: str, data: Any, **settings: Any) -> Batches:
         with naming_data(where, self.device):
-            return as_batches(data, device=self.device, **settings)
+            return as_batches(data, device=self.device, target_names=self.objective.target_names, **settings)
 
     def _best(self, has_valid: bool, monitor: str, min_delta: float, patience: int | None) -> BestWeights:
         if not has_valid:
             return BestWeights(None, patience=patience, min_delta=min_delta)
         if not monitor.startswith("valid_"):
             raise ConfigError("monitor", 'must begin with "valid_"', repr(monitor), "Such as valid_loss or valid_rmse.")
-        better = monitor_direction(monitor.removeprefix("valid_"), self.metrics)
+        better = score_direction(monitor.removeprefix("valid_"), self.objective)
         return BestWeights(monitor, better, min_delta, patience)
-
-    def _lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
 
 def _choose_engine(name: str) -> tuple[Engine, str]:
@@ -420,10 +412,6 @@ def _choose_engine(name: str) -> tuple[Engine, str]:
     return ENGINES[name](), f"{name}: as asked"
 
 
-def _task_named(criterion: str) -> Task:
-    return "multiclass" if criterion == "cross-entropy" else "regression"
-
-
 def _has_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in model.modules())
 
@@ -432,21 +420,18 @@ def _is_count(value: object) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
 
 
-def _length(batches: Batches) -> int | None:
+def _updates(batches: Batches, accumulate: int) -> int | None:
+    """How many updates an epoch makes, if the data say."""
     try:
-        return len(batches)
+        return -(-len(batches) // accumulate)
     except TypeError:  # an iterable Dataset does not know
         return None
 
 
-def _non_finite(epoch: int, outcome: EpochOutcome, parameter: str | None, history: History) -> NonFiniteLossError:
-    kept = f"the weights of epoch {history.best_epoch}" if history.rows else "the weights it began with"
-    step = outcome.steps if outcome.bad_step is None else outcome.bad_step + 1
-    error = NonFiniteLossError(
-        f"epoch {epoch}, step {step}",
-        "the loss must be finite" if parameter is None else "the weights must be finite after the update",
-        outcome.bad_loss if parameter is None else f"NaN or infinity in {parameter}",
-        f"The model was given back {kept}. Try a lower learning rate or clip_norm=1.0, or look for extreme values.",
-    )
-    error.history = history
-    return error
+def _whole(batch: Batch) -> Batch:
+    return batch
+
+
+def _can_be_shared(batches: Batches, world: int) -> bool:
+    """Whether each process gets rows of the first batch, without which it would not know which metrics there are."""
+    return min(batches.rows or 0, batches.batch_size or 0) >= world

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from stoker.engines.replicas import share_rows
 
 pytestmark = pytest.mark.slow
+Results: TypeAlias = dict[str, list[tuple[dict[str, Tensor], dict[str, Any]]]]
 SCRIPT = Path(__file__).with_name("together.py")
 SECONDS = 120
 
@@ -28,69 +29,85 @@ def environment(**more: str) -> dict[str, str]:
     return alone | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | more
 
 
-def run(job: str, out: Path, processes: int) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
-    """Each process's weights and history."""
-    out.mkdir()
+def run(out: Path, processes: int, *jobs: str) -> Results:
+    """Each job's weights and history, by process."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), job, str(out)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(out), *jobs]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
-    weights = [load_file(out / f"weights-{rank}.safetensors") for rank in range(processes)]
-    return weights, [json.loads((out / f"history-{rank}.json").read_text()) for rank in range(processes)]
+    ranks = range(processes)
+    return {
+        job: [
+            (
+                load_file(out / job / f"weights-{rank}.safetensors"),
+                json.loads((out / job / f"history-{rank}.json").read_text()),
+            )
+            for rank in ranks
+        ]
+        for job in jobs
+    }
+
+
+SAME = ("sgd", "adam", "classes", "dataset", "loader", "lbfgs", "unused", "tiny")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run(tmp_path_factory.mktemp("one"), 1, *SAME)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run(tmp_path_factory.mktemp("two"), 2, *SAME, "norm", "callback")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run(tmp_path_factory.mktemp("three"), 3, "sgd", "classes")
 
 
 @pytest.mark.parametrize(
-    ("job", "processes"),
-    [("sgd", 2), ("sgd", 3), ("adam", 2), ("classes", 2), ("dataset", 2), ("loader", 2), ("lbfgs", 2), ("unused", 2)],
+    ("job", "processes"), [*((job, "two") for job in SAME), ("sgd", "three"), ("classes", "three")]
 )
-def test_they_come_to_what_one_comes_to(job: str, processes: int, tmp_path: Path) -> None:
-    (alone,), (history,) = run(job, tmp_path / "alone", 1)
-    together, histories = run(job, tmp_path / "together", processes)
-    for weights in together[1:]:
-        assert all(torch.equal(weights[name], together[0][name]) for name in weights)  # bit for bit
-    for name, tensor in together[0].items():
-        torch.testing.assert_close(tensor, alone[name], rtol=1e-5, atol=1e-5)
-    for mine, theirs in zip(histories[0]["rows"], history["rows"], strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    for other in histories:
-        assert other["metrics"] == pytest.approx(history["metrics"], rel=1e-5, abs=1e-6)
-        assert other["rows"] == histories[0]["rows"]
+def test_they_come_to_what_one_comes_to(
+    job: str, processes: str, alone: Results, request: pytest.FixtureRequest
+) -> None:
+    ((weights, history),) = alone[job]
+    together = request.getfixturevalue(processes)[job]
+    (first, told), *others = together
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(told["rows"], history["rows"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6, nan_ok=True)
+    assert told["metrics"] == pytest.approx(history["metrics"], rel=1e-5, abs=1e-6, nan_ok=True)
     # callbacks are told in the first process alone, and of the loss over all samples
-    assert histories[0]["steps"] == pytest.approx(history["steps"], rel=1e-5, abs=1e-6)
-    assert all(other["steps"] == [] for other in histories[1:])
+    assert told["steps"] == pytest.approx(history["steps"], rel=1e-5, abs=1e-6)
+    for state, other in others:
+        assert all(torch.equal(state[name], first[name]) for name in first)  # bit for bit
+        assert (other["rows"], other["metrics"], other["steps"]) == (told["rows"], told["metrics"], [])
 
 
-def test_no_sample_counts_twice_in_metrics(tmp_path: Path) -> None:
+def test_no_sample_counts_twice_in_metrics(two: Results) -> None:
     # 41 rows on 2: were the shares padded to the same size, one row would count twice
-    _, (history,) = run("classes", tmp_path / "alone", 1)
-    _, histories = run("classes", tmp_path / "together", 2)
-    right = history["metrics"]["accuracy"] * 41
+    right = two["classes"][0][1]["metrics"]["accuracy"] * 41
     assert right == pytest.approx(round(right))
-    assert histories[0]["metrics"]["accuracy"] * 41 == pytest.approx(right)
 
 
-def test_noise_differs_and_running_statistics_end_the_same(tmp_path: Path) -> None:
-    together, histories = run("norm", tmp_path / "together", 2)
-    assert all(torch.equal(together[0][name], together[1][name]) for name in together[0])
-    assert int(together[0]["1.num_batches_tracked"]) == 4 * 5
-    assert histories[0]["rows"] == histories[1]["rows"]
+def test_running_statistics_end_the_same(two: Results) -> None:
+    (first, told), (second, other) = two["norm"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert int(first["1.num_batches_tracked"]) == 4 * 5
+    assert told["rows"] == other["rows"]
 
 
-def test_a_split_with_fewer_rows_than_processes(tmp_path: Path) -> None:
-    _, (history,) = run("tiny", tmp_path / "alone", 1)
-    _, histories = run("tiny", tmp_path / "together", 2)
-    assert histories[1]["metrics"]["loss"] == pytest.approx(history["metrics"]["loss"], rel=1e-5)
-
-
-def test_a_callback_of_the_first_stops_all(tmp_path: Path) -> None:
-    _, histories = run("callback", tmp_path / "together", 2)
-    assert [len(history["rows"]) for history in histories] == [2, 2]
-    assert [history["stopped"] for history in histories] == ["callback", "callback"]
+def test_a_callback_of_the_first_stops_all(two: Results) -> None:
+    assert [len(history["rows"]) for _, history in two["callback"]] == [2, 2]
+    assert [history["stopped"] for _, history in two["callback"]] == ["callback", "callback"]
 
 
 def test_if_one_dies_the_job_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(SCRIPT), "die", str(tmp_path)]
+    command += [str(SCRIPT), str(tmp_path), "die"]
     started = time.monotonic()
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode != 0
@@ -103,7 +120,7 @@ def test_if_one_dies_the_others_say_so(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [sys.executable, str(SCRIPT), "die", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "die"]
     both = [
         subprocess.Popen(
             command,

@@ -1,4 +1,4 @@
-"""A script as users write it: the same alone and under torchrun. Saves what it came to, for a test to compare."""
+"""A script as users write it, the same alone and under torchrun. It does some jobs, and saves what each came to."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Told(Callback):
         return row["epoch"] == self.stop_at
 
 
-def main(job: str, out: Path) -> None:
+def do(job: str, out: Path) -> None:
     torch.manual_seed(RANK)  # each would begin with other weights
     model: nn.Module = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3 if job == "classes" else 1))
     told = Told(stop_at=2 if job == "callback" else None)
@@ -87,11 +87,13 @@ def main(job: str, out: Path) -> None:
     if RANK == 0:
         torch.manual_seed(0)
         for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset: Any = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
     trainer = Trainer(model, criterion, optimizer, device="cpu", **settings)
     history = trainer.fit(data, valid, **fitting)
     metrics = trainer.evaluate(valid)
+    out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: tensor.clone() for name, tensor in model.state_dict().items()}, out / f"weights-{RANK}.safetensors"
     )
@@ -123,4 +125,5 @@ class Dies:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    for job in sys.argv[2:]:
+        do(job, Path(sys.argv[1]) / job)

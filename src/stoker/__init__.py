@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
     from stoker.jobs.run import Predictions, Run, load
+    from stoker.models.wide_deep import WideAndDeep
     from stoker.training.callbacks import Callback
     from stoker.training.criteria import MeanCrossEntropy
     from stoker.training.history import History
@@ -37,6 +38,7 @@ __all__ = [
     "StokerError",
     "Table",
     "Trainer",
+    "WideAndDeep",
     "__version__",
     "fit",
     "inspect",
@@ -57,6 +59,7 @@ _PLACES = {
     "StokerError": "stoker.errors",
     "Table": "stoker.data.dataset",
     "Trainer": "stoker.training.trainer",
+    "WideAndDeep": "stoker.models.wide_deep",
     "fit": "stoker.jobs.fit",
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stoker.errors import ConfigError, SourceFormatError, SourceNotFoundError, UnknownNameError, suggest
 
-__all__ = ["Settings", "merge", "override", "parse_assignment", "parse_settings", "read_toml"]
+__all__ = ["Settings", "merge", "override", "parse_arguments", "parse_assignment", "parse_settings", "read_toml"]
 
 
 class Settings(BaseModel):
@@ -121,14 +121,34 @@ def parse_assignment(text: str) -> dict[str, Any]:
     path = [part.strip() for part in name.split(".")]
     if not equals or not all(path):
         raise ConfigError("--set", "must be name=value", repr(text), "Such as --set training.lr=0.1.")
-    try:
-        parsed = tomllib.loads(f"value = {value.strip()}")
-        result: Any = parsed["value"] if len(parsed) == 1 else value.strip()
-    except tomllib.TOMLDecodeError:
-        result = value.strip()
+    result = _value(value.strip())
     for part in reversed(path):
         result = {part: result}
     return cast("dict[str, Any]", result)
+
+
+def parse_arguments(texts: Iterable[str]) -> dict[str, Any]:
+    """``["n_hidden=50"]`` to ``{"n_hidden": 50}``, each value as :func:`parse_assignment` reads it.
+
+    Raises:
+        ConfigError: There is no ``=``, or before it no name that an argument may have.
+    """
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            fix = "Such as --model-arg n_hidden=50."
+            raise ConfigError("--model-arg", "must be name=value", repr(text), fix)
+        arguments[name.strip()] = _value(value.strip())
+    return arguments
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
 
 
 def read_toml(path: Path) -> dict[str, Any]:

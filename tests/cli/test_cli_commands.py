@@ -88,6 +88,7 @@ def test_an_interrupted_fit_shows_its_result_and_ends_with_130(monkeypatch: pyte
         history=History([{"epoch": 1, "train_loss": 0.5}], None, 1, "interrupted", 2.0),
         figures=[],
         stopped="interrupted",
+        config=SimpleNamespace(model={"name": "mlp"}),
     )
     monkeypatch.setitem(vars(stoker), "fit", lambda *_, **__: run)
     result = invoke("fit", "iris")

@@ -36,9 +36,16 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--time", "day"], "data.time", "day"),
     (["--skip-bad"], "data.skip_bad", True),
     (["--model", "mlp"], "model.name", "mlp"),
+    (["--model-arg", "n_hidden=50"], "model.args", {"n_hidden": 50}),
+    (["--model-arg", "a=[1, 2]", "--model-arg", "b=x y"], "model.args", {"a": [1, 2], "b": "x y"}),
     (["--hidden", "50,40"], "model.hidden", (50, 40)),
     (["--activation", "gelu"], "model.activation", "gelu"),
     (["--dropout", "0.1"], "model.dropout", 0.1),
+    (["--wide", "a,b"], "model.wide", ("a", "b")),
+    (["--wide", "all"], "model.wide", "all"),
+    (["--deep", "b", "--deep", "c"], "model.deep", ("b", "c")),
+    (["--deep", "all"], "model.deep", "all"),
+    (["--aux-weight", "0.2"], "model.aux_weight", 0.2),
     (["--epochs", "7"], "training.epochs", 7),
     (["--batch-size", "16"], "training.batch_size", 16),
     (["--optimizer", "sgd"], "training.optimizer", "sgd"),
@@ -160,6 +167,15 @@ def test_what_cannot_be_parsed_is_a_usage_error(fit: Fit, flags: list[str], mess
     assert fit.source is None
 
 
+@pytest.mark.parametrize("argument", ["n_hidden", "=3", "a.b=3", "n hidden=3"])
+def test_arguments_of_a_model_have_a_name_and_a_value(fit: Fit, argument: str) -> None:
+    result = run("--model-arg", argument)
+    assert result.exit_code == 1
+    expected = f"error: --model-arg: must be name=value, got {argument!r}. Such as --model-arg n_hidden=50.\n"
+    assert result.stderr == expected
+    assert fit.source is None
+
+
 def test_out_of_range_settings_are_errors_of_their_own() -> None:
     result = run("--epochs", "0")
     assert result.exit_code == 1
@@ -190,17 +206,18 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
     told = {flag: match[1] for flag, text in helps().items() if (match := re.search(r" \((\S+)\)\.$", text))}
     assert len(told) >= 12
     del told["--schedule"], told["--task"], told["--out"]  # None means constant, guessed, and a new name
-    model = MODELS["mlp"].config()
+    models = [MODELS[name].config() for name in ("mlp", "wide-deep")]
     for flag, default in told.items():
         group, name = places[flag].split(".")
-        truth = getattr(model, name) if group == "model" else setting(FitConfig(), places[flag])
-        assert default == (f"{truth:g}" if isinstance(truth, float) else str(truth)), flag
+        having = [getattr(model, name) for model in models if group == "model" and hasattr(model, name)]
+        for truth in having or [setting(FitConfig(), places[flag])]:
+            assert default == (f"{truth:g}" if isinstance(truth, float) else str(truth)), flag
 
 
 @pytest.mark.parametrize(
     ("flag", "known", "whole"),
     [
-        ("--model", set(MODELS), True),
+        ("--model", {*MODELS, "package.module:Class"}, True),
         ("--schedule", {"constant", *SCHEDULES}, True),
         ("--loss", set(CRITERIA), True),
         ("--task", {"regression", "binary", "multiclass"}, True),
@@ -210,7 +227,7 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
 )
 def test_names_in_the_help_are_the_known_ones(flag: str, known: set[str], whole: bool) -> None:
     text = helps()[flag].partition(" (")[0]  # the default follows
-    named = set(re.split(r", | and ", text)) - {"others", "any other of torch's"}
+    named = set(re.split(r", | and | or ", text)) - {"others", "any other of torch's"}
     assert named == known if whole else named < known
 
 

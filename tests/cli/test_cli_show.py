@@ -149,6 +149,7 @@ def test_summary_of_a_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         metrics={"train": {"loss": 0.25, "rmse": 12345.678}, "valid": {"loss": 0.5, "rmse": math.nan}},
         history=history(),
         figures=[place / "figures" / "curves.png", place / "figures" / "other.png"],
+        config=SimpleNamespace(model={"name": "mlp"}),
     )
     show.fit_summary(cast("Any", run), "my data.csv")
     assert rows(capsys.readouterr().out) == [

@@ -60,7 +60,7 @@ def built(name: str, spec: InputSpec, outputs: int = 3, seed: int = 0, **setting
 
 
 def test_every_model_takes_some_input() -> None:
-    assert {case.values[0] for case in CASES} == set(MODELS) == {"linear", "mlp", "cnn"}
+    assert {case.values[0] for case in CASES} == set(MODELS) == {"linear", "mlp", "wide-deep", "cnn"}
 
 
 @every_model
@@ -129,7 +129,7 @@ def test_every_activation_by_name(activation: str) -> None:
     ("name", "spec", "text"),
     [
         ("linear", SPECS["gray images"], r"model: must be one for images, got 'linear'\. Use one of mlp, cnn\."),
-        ("cnn", SPECS["numbers"], r"model: must be one for table, got 'cnn'\. Use one of linear, mlp\."),
+        ("cnn", SPECS["numbers"], r"model: must be one for table, got 'cnn'\. Use one of linear, mlp, wide-deep\."),
     ],
 )
 def test_a_model_of_another_kind_of_input_is_refused(name: str, spec: InputSpec, text: str) -> None:
@@ -147,7 +147,12 @@ def test_a_table_without_columns_is_refused() -> None:
     [
         ({"name": "mpl"}, r"model: must be one of the known names, got 'mpl'\. Did you mean 'mlp'\? Known: auto,"),
         ({"name": "mlp", "hiden": [5]}, r"model: must be one of the known names, got 'hiden'\. Did you mean 'hidden'"),
-        ({"name": "linear", "hidden": [5]}, r"model: must be one of the known names, got 'hidden'\. Known: name\."),
+        (
+            {"name": "linear", "hidden": [5]},
+            r"got 'hidden'\. Known: name\. 'hidden' is a setting of mlp, wide-deep, cnn\.",
+        ),
+        ({"name": "mlp", "wide": ["a"]}, r"model: must be .*, got 'wide'\. .* 'wide' is a setting of wide-deep\."),
+        ({"name": "mlp", "args": {}}, r"got 'args'\. .* a setting of a model of your own, package\.module:Class\."),
         (
             {"name": "mlp", "activation": "rulu"},
             r"model\.activation: must be one of the known names, got 'rulu'\. Did you mean 'relu'\? Known: relu, gelu,",

@@ -273,7 +273,10 @@ def test_images_that_cannot_be_trained_on(tmp_path: Path) -> None:
         ({"class_weights": "balanced"}, r"^training\.class_weights: are for classification, got task regression\."),
         ({"label_smoothing": 0.1}, r"^label_smoothing: is for classification, got task regression\."),
         ({"loss": "cross-entropy"}, r"^loss: must be one for regression, got 'cross-entropy'\. For regression: mse"),
-        ({"model": "cnn", "hidden": None}, r"^model: must be one for table, got 'cnn'\. Use one of linear, mlp\."),
+        (
+            {"model": "cnn", "hidden": None},
+            r"^model: must be one for table, got 'cnn'\. Use one of linear, mlp, wide-deep\.",
+        ),
         ({"metrics": ("accuracy",)}, r"^metric 'accuracy': serves binary and multiclass, got the task regression\."),
         ({"monitor": "valid_accuracy"}, r"^monitor: must be one of the known names, got 'valid_accuracy'\."),
         ({"valid_size": 0, "patience": 3}, r"^patience: needs a validation split to compare epochs by, got none\."),

@@ -65,6 +65,7 @@ def test_every_setting_has_a_short_name_and_none_has_two_meanings() -> None:
     names = setting_names()
     assert names["lr"] == ("training", "lr")
     assert names["model"] == ("model", "name")
+    assert names["model_args"] == ("model", "args")
     fields = [
         *DataConfig.model_fields,
         *TrainingConfig.model_fields,
@@ -72,7 +73,11 @@ def test_every_setting_has_a_short_name_and_none_has_two_meanings() -> None:
         "activation",
         "dropout",
         "channels",
+        "wide",
+        "deep",
+        "aux_weight",
         "model",
+        "model_args",
     ]
     assert sorted(fields) == sorted(names), "a name in two groups would be here once"
 

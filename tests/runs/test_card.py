@@ -162,3 +162,8 @@ def test_names_of_any_form_stay_one_line_of_code(name: str, shown: str) -> None:
     assert f"predicts the number {shown} from the columns of a table." in card
     assert "# new line\n" in card
     assert card.count("\n- ") == 8, "what is listed stays one line"
+
+
+def test_a_model_of_the_users_own_is_named_where_it_is_loaded() -> None:
+    settings = {**record()["settings"], "model": {"name": "nets:Net", "args": {"n_hidden": 5}}}
+    assert 'stoker.load("path/to/this/directory", model="nets:Net")' in model_card(record(settings=settings), METRICS)

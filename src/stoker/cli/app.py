@@ -81,9 +81,13 @@ def fit(
     time: options.Time = None,
     skip_bad: options.SkipBad = None,
     model: options.Model = None,
+    model_args: options.ModelArgs = None,
     hidden: options.Hidden = None,
     activation: options.Activation = None,
     dropout: options.Dropout = None,
+    wide: options.Wide = None,
+    deep: options.Deep = None,
+    aux_weight: options.AuxWeight = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     optimizer: options.Optimizer = None,
@@ -108,6 +112,8 @@ def fit(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network, and show how well it does."""
+    from stoker.settings import parse_arguments
+
     run = stoker.fit(
         source,
         out=out,
@@ -129,9 +135,13 @@ def fit(
         time=time,
         skip_bad=skip_bad,
         model=model,
+        model_args=parse_arguments(model_args) if model_args else None,
         hidden=hidden,
         activation=activation,
         dropout=dropout,
+        wide="all" if wide == ["all"] else listed(wide),
+        deep="all" if deep == ["all"] else listed(deep),
+        aux_weight=aux_weight,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -162,11 +172,16 @@ def fit(
 
 
 @app.command(cls=Command)
-def evaluate(run: options.RunPath, source: options.OtherSource = None, json: options.Json = False) -> None:
+def evaluate(
+    run: options.RunPath,
+    source: options.OtherSource = None,
+    model: options.OwnModel = None,
+    json: options.Json = False,
+) -> None:
     """Measure a trained network, on its own test split or on other data."""
     from stoker.cli import show
 
-    metrics = stoker.load(run).evaluate(source, notify=_note)
+    metrics = stoker.load(run, model=model).evaluate(source, notify=_note)
     if json:
         show.metrics_json(metrics)
     else:
@@ -177,6 +192,7 @@ def evaluate(run: options.RunPath, source: options.OtherSource = None, json: opt
 def predict(
     run: options.RunPath,
     source: options.NewSource,
+    model: options.OwnModel = None,
     proba: options.Proba = False,
     top_k: options.TopK = None,
     output: options.Output = None,
@@ -186,7 +202,7 @@ def predict(
 
     if output is not None:
         files.check(output)  # before the work, not after it
-    frame = stoker.load(run).predict(source).frame(proba=proba, top_k=top_k)
+    frame = stoker.load(run, model=model).predict(source).frame(proba=proba, top_k=top_k)
     if output is None:
         files.print_csv(frame)
     else:

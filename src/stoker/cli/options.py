@@ -66,6 +66,7 @@ def _flag(help: str, panel: str | None, *names: str) -> Any:  # noqa: A002
 Source = Annotated[str, _argument("A file, a folder or a named data set.", "SOURCE")]
 OtherSource = Annotated[str | None, _argument("Data of the same columns (its own test split).", "SOURCE")]
 NewSource = Annotated[str, _argument("Data of the same columns, target or not.", "SOURCE")]
+OwnModel = Annotated[str | None, _option("The run's, if of your own: package.module:Class.", None, "NAME", "--model")]
 RunPath = Annotated[Path, _argument("The directory of a run.", "RUN")]
 
 # What the data are.
@@ -88,10 +89,19 @@ Group = Annotated[str | None, _option("Rows of the same value stay in one split.
 Time = Annotated[str | None, _option("Validate and test on the latest rows by this.", DATA, "COLUMN")]
 
 # What is trained.
-Model = Annotated[str | None, _option("linear, mlp, cnn (mlp; for images cnn).", MODEL, "NAME")]
+Model = Annotated[
+    str | None,
+    _option("linear, mlp, wide-deep, cnn or package.module:Class (mlp; for images cnn).", MODEL, "NAME"),
+]
+ModelArgs = Annotated[
+    list[str] | None, _option("For a class of your own; may be repeated.", MODEL, "NAME=VALUE", "--model-arg")
+]
 Hidden = Annotated[Any, _option("Of the hidden layers, such as 50,40.", MODEL, "WIDTHS", parser=whole_numbers)]
 Activation = Annotated[str | None, _option("relu, gelu, silu, tanh and others (relu).", MODEL, "NAME")]
 Dropout = Annotated[float | None, _option("Share of hidden outputs to drop (0).", MODEL, "SHARE")]
+Wide = Annotated[list[str] | None, _option("Of wide-deep: straight to the output (all).", MODEL, "COLUMNS")]
+Deep = Annotated[list[str] | None, _option("Of wide-deep: through hidden layers (all).", MODEL, "COLUMNS")]
+AuxWeight = Annotated[float | None, _option("Of wide-deep: share of an auxiliary loss (0).", MODEL, "SHARE")]
 
 # How.
 Epochs = Annotated[int | None, _option("Passes over the training data (20).", TRAINING, "COUNT")]

@@ -63,14 +63,16 @@ def fit_summary(run: Run, source: str) -> None:
     out.print(_metrics(run.metrics))
     out.print()
     place = shlex.quote(str(run.path))
+    name = str(run.config.model["name"])
+    named = f" --model {shlex.quote(name)}" if ":" in name else ""  # one of the user's own
     facts = {
         "Training": [how_it_ended(run.history)],
         "Best": [best] if (best := best_epoch(run.history)) else [],
         "Run": [str(run.path)],
         "Pictures": [str(figure) for figure in run.figures],
         "Next": [
-            f"stoker evaluate {place}",
-            f"stoker predict {place} {shlex.quote(source)} -o predictions.csv",
+            f"stoker evaluate {place}{named}",
+            f"stoker predict {place} {shlex.quote(source)}{named} -o predictions.csv",
         ],
     }
     for name, texts in facts.items():

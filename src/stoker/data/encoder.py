@@ -264,6 +264,20 @@ class TableEncoder(nn.Module):
                     whole[name][rows] = values
         return whole
 
+    def columns_of_features(self, columns: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The name of the column that each feature is made from.
+
+        Args:
+            columns: Those that this encoder was fitted with.
+
+        Returns:
+            One for each feature of ``"numeric"``, as :meth:`forward` gives it, and one for each of ``"categorical"``.
+        """
+        numeric = [columns.numeric[place].name for place in columns.numeric_sources]
+        flags = [numeric[place] for place in self.config.flags]
+        one_hot = [columns.categorical[place].name for place, _ in self.config.one_hot]
+        return (*numeric, *flags, *one_hot), tuple(columns.categorical[place].name for place in self.config.embedded)
+
     def to_config(self) -> dict[str, Any]:
         """Give the structure as JSON takes it, without the buffers' values, which are in the ``state_dict``."""
         return json.loads(json.dumps(asdict(self.config)))  # type: ignore[no-any-return]

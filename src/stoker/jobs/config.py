@@ -15,6 +15,7 @@ from stoker.settings import Settings, merge, override, parse_settings, read_toml
 
 __all__ = ["DataConfig", "FitConfig", "TrainingConfig", "build_config", "setting_names"]
 
+MODEL_SETTINGS = ("hidden", "activation", "dropout", "channels", "wide", "deep", "aux_weight")
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -103,7 +104,8 @@ class FitConfig(Settings):
 
     Attributes:
         data: What is learnt from what.
-        model: The model's name and settings, such as ``{"name": "mlp", "hidden": [50, 40]}``; read by
+        model: The model's name and settings, such as ``{"name": "mlp", "hidden": [50, 40]}``, or for a model of the
+            user's own ``{"name": "package.module:Class", "args": {"n_hidden": 50}}``; read by
             :func:`stoker.models.registry.model_config` once it is known what the data are.
         training: How.
     """
@@ -117,8 +119,8 @@ def setting_names() -> dict[str, tuple[str, str]]:
     """The settings by their short names, as Python and the command line use them, and where each belongs."""
     short = {name: ("data", name) for name in DataConfig.model_fields}
     short |= {name: ("training", name) for name in TrainingConfig.model_fields}
-    short |= {name: ("model", name) for name in ("hidden", "activation", "dropout", "channels")}
-    return short | {"model": ("model", "name")}
+    short |= {name: ("model", name) for name in MODEL_SETTINGS}
+    return short | {"model": ("model", "name"), "model_args": ("model", "args")}
 
 
 def build_config(

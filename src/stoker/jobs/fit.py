@@ -20,9 +20,11 @@ from stoker._version import __version__
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.errors import DiskFullError, NonFiniteLossError, RunError
-from stoker.jobs.config import build_config
+from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
 from stoker.jobs.run import Run
+from stoker.models.own import OwnModel, OwnModelConfig, own_model
+from stoker.models.registry import model_config
 from stoker.report.figures import confusion_matrix, learning_curves, predicted_vs_true
 from stoker.runs.artifact import save_weights
 from stoker.runs.card import model_card
@@ -78,7 +80,9 @@ def fit(
         callbacks: Told what happens in training.
         now: The time of the run, by default the clock's.
         **settings: Any setting by its short name (:func:`stoker.jobs.config.setting_names`): ``target="price"``,
-            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``.
+            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``. A model of your own is ``model="package.module:Class"``,
+            or the class itself, with ``model_args={"n_hidden": 50}``; :func:`stoker.models.own.filled_in` says which
+            arguments follow from the data, :class:`stoker.models.own.OwnNetwork` what it is called with.
 
     Returns:
         The run.
@@ -98,8 +102,12 @@ def fit(
         >>> run = fit("housing.csv", target="price", epochs=50)
         >>> run.metrics["test"]["rmse"]
     """
+    given = settings.get("model")
+    if given is not None and not isinstance(given, str):
+        settings["model"] = own_model(given).name
     known = build_config(config, settings, assignments)
     refuse_bad_path(out)
+    own = _own(known, given)
     notices: list[str] = []
 
     def tell(text: str) -> None:
@@ -109,7 +117,7 @@ def fit(
 
     sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
     loaded = _load_all(sources, known.data.target, known.data.skip_bad)
-    ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), notify=tell)
+    ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), own=own, notify=tell)
     origins = {name: data.provenance for name, data in loaded.items()}
     del loaded  # training needs the splits' tensors alone
     trainer = _trainer(ready)
@@ -126,7 +134,18 @@ def fit(
     if failure is not None:
         failure.fix += f" The run up to there is kept in {path}."
         raise failure
-    return Run(path, device=ready.config.training.device)
+    return Run(path, device=ready.config.training.device, model=None if own is None else own.factory)
+
+
+def _own(config: FitConfig, given: Any) -> OwnModel | None:
+    """The model of the user's own, if it is one, imported before the data are read."""
+    model = model_config(config.model) if "name" in config.model else None
+    if not isinstance(model, OwnModelConfig):
+        return None
+    passed = None if given is None or isinstance(given, str) else own_model(given)
+    own = passed if passed is not None and passed.name == model.name else own_model(model.name)
+    own.check(model.args)
+    return own
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,14 @@ from stoker.jobs.config import FitConfig
 from stoker.jobs.splitting import Parts, counted, in_source, split_images, split_table
 from stoker.models.assembly import Assembly, Rescale
 from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
+from stoker.models.own import OwnModel, OwnModelConfig, filled_in
 from stoker.models.registry import ModelConfig, model_config
+from stoker.models.wide_deep import WideDeepConfig, check_columns
 from stoker.randomness import derive_seed
 from stoker.runs.artifact import Recipe, build_assembly
 from stoker.training.criteria import OnScaledTarget, balanced_weights, build_criterion
 from stoker.training.memory import naming_batch_size
+from stoker.training.objective import Loss, ObjectiveSpec
 
 __all__ = ["Prepared", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
 
@@ -59,7 +62,13 @@ class Prepared:
 
 
 def prepare(
-    source: DataSet, config: FitConfig, *, valid: DataSet | None = None, test: DataSet | None = None, notify: Notify
+    source: DataSet,
+    config: FitConfig,
+    *,
+    valid: DataSet | None = None,
+    test: DataSet | None = None,
+    own: OwnModel | None = None,
+    notify: Notify,
 ) -> Prepared:
     """Get everything ready.
 
@@ -68,6 +77,7 @@ def prepare(
         config: The settings.
         valid: This split from a source of its own.
         test: Likewise.
+        own: What the user named, if the config is of a model of the user's own.
         notify: Told what the user should know: columns left out, rows left out, duplicates.
 
     Raises:
@@ -78,12 +88,37 @@ def prepare(
     network = model_config(config.model, kind)
     config = config.model_copy(update={"model": network.model_dump(mode="json")})
     if isinstance(source, Table):
-        return _prepare_table(source, config, network, valid, test, notify)
-    return _prepare_images(source, config, network, valid, test, notify)
+        config = _with_categories(config, own)
+        return _prepare_table(source, config, network, valid, test, own, notify)
+    return _prepare_images(source, config, network, valid, test, own, notify)
+
+
+def _with_categories(config: FitConfig, own: OwnModel | None) -> FitConfig:
+    """A model of the user's own gets categories as codes if it asks for codes, and else among its one tensor."""
+    if own is None or config.data.categories != "auto":
+        return config
+    form = "embedding" if own.takes_codes else "one-hot"
+    return config.model_copy(update={"data": config.data.model_copy(update={"categories": form})})
+
+
+def _with_arguments(
+    config: FitConfig, network: ModelConfig, own: OwnModel | None, spec: InputSpec, n_outputs: int
+) -> tuple[FitConfig, ModelConfig]:
+    """Fill in the arguments of a model of the user's own that follow from the data."""
+    if own is None or not isinstance(network, OwnModelConfig):
+        return config, network
+    network = filled_in(network, own, spec, n_outputs)
+    return config.model_copy(update={"model": network.model_dump(mode="json")}), network
 
 
 def _prepare_table(
-    source: Table, config: FitConfig, network: ModelConfig, valid: DataSet | None, test: DataSet | None, notify: Notify
+    source: Table,
+    config: FitConfig,
+    network: ModelConfig,
+    valid: DataSet | None,
+    test: DataSet | None,
+    own: OwnModel | None,
+    notify: Notify,
 ) -> Prepared:
     schema = table_schema(source, config)
     assert schema.target is not None  # table_schema made sure
@@ -99,6 +134,9 @@ def _prepare_table(
     for column in schema.features:
         if column.name not in used:
             notify(f"column {column.name!r} is left out: it has one value in all rows to train on")
+    if isinstance(network, WideDeepConfig):
+        for name in check_columns(network, schema, columns.names):
+            notify(f"column {name!r} is left out: it is named neither for the wide path nor for the deep one")
     frames, duplicates = dict(parts.items()), parts.duplicates
     del parts
     targets = {name: encode_target(frame[target.name], target) for name, frame in frames.items()}
@@ -111,7 +149,14 @@ def _prepare_table(
     given = {"valid": valid, "test": test}
     for name in list(frames):
         encoded[name] = encoder.encode(_read(columns, frames.pop(name), name, given[name]))
-    spec = TableSpec(n_numeric=encoder.n_numeric, cardinalities=encoder.cardinalities)
+    numeric_columns, categorical_columns = encoder.columns_of_features(columns)
+    spec = TableSpec(
+        n_numeric=encoder.n_numeric,
+        cardinalities=encoder.cardinalities,
+        numeric_columns=numeric_columns,
+        categorical_columns=categorical_columns,
+    )
+    config, network = _with_arguments(config, network, own, spec, len(target.classes) or 1)
     rescaled = target.task == "regression" and config.data.scale_target
     recipe = Recipe(
         kind="table",
@@ -126,7 +171,7 @@ def _prepare_table(
         rescaled=rescaled,
         class_weights=_class_weights(config, targets["train"], target.classes),
     )
-    model = _build(recipe, network, encoder, config, targets["train"])
+    model = _build(recipe, network, encoder, config, targets["train"], own)
     splits = {name: (inputs, targets[name]) for name, inputs in encoded.items()}
     return Prepared(recipe, model, config, source.provenance, splits, duplicates)
 
@@ -147,6 +192,7 @@ def _prepare_images(
     network: ModelConfig,
     valid: DataSet | None,
     test: DataSet | None,
+    own: OwnModel | None,
     notify: Notify,
 ) -> Prepared:
     _refuse_table_settings(config)
@@ -167,6 +213,8 @@ def _prepare_images(
     _, channels, height, width = parts.train.images.shape
     task: Task = "binary" if len(source.classes) == 2 else "multiclass"
     splits = {name: ({"images": part.images}, _labels(part)) for name, part in parts.items()}
+    spec = ImageSpec(channels=channels, height=height, width=width)
+    config, network = _with_arguments(config, network, own, spec, len(source.classes))
     recipe = Recipe(
         kind="images",
         task=task,
@@ -175,12 +223,12 @@ def _prepare_images(
         table_schema=None,
         columns=None,
         encoder=encoder.to_config(),
-        spec=ImageSpec(channels=channels, height=height, width=width),
+        spec=spec,
         model=config.model,
         rescaled=False,
         class_weights=_class_weights(config, splits["train"][1], source.classes),
     )
-    model = _build(recipe, network, encoder, config, splits["train"][1])
+    model = _build(recipe, network, encoder, config, splits["train"][1], own)
     return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
 
 
@@ -235,8 +283,11 @@ def encoded_inputs(model: Assembly, raw: Tensors) -> Tensors:
     return model.encoder.encode(raw)
 
 
-def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> nn.Module:
-    """The criterion that a job trains with and is evaluated by."""
+def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> ObjectiveSpec:
+    """The criterion that a job trains with and is evaluated by.
+
+    Of a model with an auxiliary output there are two, of the one target; evaluated by is the main output's alone.
+    """
     criterion = build_criterion(
         config.training.loss,
         recipe.task,
@@ -244,15 +295,25 @@ def job_criterion(config: FitConfig, recipe: Recipe, model: Assembly) -> nn.Modu
         label_smoothing=config.training.label_smoothing,
     )
     output = model.head.output
-    return OnScaledTarget(criterion, output.mean, output.std) if isinstance(output, Rescale) else criterion
+    if isinstance(output, Rescale):
+        criterion = OnScaledTarget(criterion, output.mean, output.std)
+    share = recipe.model.get("aux_weight", 0.0)
+    if not share:
+        return criterion
+    return {"main": Loss(criterion, weight=1 - share), "aux": Loss(criterion, weight=share, train_only=True)}
 
 
 def _build(
-    recipe: Recipe, network: ModelConfig, encoder: nn.Module, config: FitConfig, train_targets: Tensor
+    recipe: Recipe,
+    network: ModelConfig,
+    encoder: nn.Module,
+    config: FitConfig,
+    train_targets: Tensor,
+    own: OwnModel | None,
 ) -> Assembly:
     with torch.random.fork_rng(devices=[]), _naming_size(config):
         torch.manual_seed(derive_seed(config.training.seed, "init"))
-        model = build_assembly(encoder, network, recipe.spec, recipe.outputs, recipe.rescaled)
+        model = build_assembly(encoder, network, recipe.spec, recipe.outputs, recipe.rescaled, own)
     if isinstance(model.head.output, Rescale):
         exact = train_targets.double()
         std = exact.std(dim=0) if len(exact) > 1 else torch.zeros(exact.shape[1:], dtype=torch.float64)

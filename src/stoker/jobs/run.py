@@ -21,6 +21,8 @@ from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNo
 from stoker.jobs.config import FitConfig
 from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
 from stoker.jobs.splitting import counted, in_source, split_images, split_table
+from stoker.models.importing import Factory
+from stoker.models.own import named_anew
 from stoker.runs.artifact import Artifact, load_artifact
 from stoker.runs.files import read_text
 from stoker.runs.record import read_metrics, read_record
@@ -108,6 +110,8 @@ class Run:
     Args:
         path: The directory.
         device: Where to evaluate and predict.
+        model: For a run with a model of your own: the model, named once more as ``"package.module:Class"``, or the
+            class itself. Nothing is imported because the run says so.
 
     Attributes:
         path: The directory; it may have been moved.
@@ -118,9 +122,10 @@ class Run:
     Raises:
         RunNotFoundError: There is no such directory, or it is not a run's.
         RunError: It is damaged.
+        ConfigError: ``model`` is not the run's, or the run's model is one of Stoker's own.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, path: str | Path, *, device: str = "auto", model: str | Factory | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             raise RunNotFoundError("run", "no such directory", str(path), "stoker fit says where its run is.")
@@ -141,11 +146,18 @@ class Run:
             raise RunError(str(self.path), rule, "", "Copy the run again.") from None
         self.metrics = read_metrics(self.path / "metrics.json")
         self._device = device
+        self._own = named_anew(str(self.config.model.get("name", "")), model)
 
     @cached_property
     def artifact(self) -> Artifact:
-        """The model with its recipe."""
-        return load_artifact(self.record.recipe, self.path / "model.safetensors")
+        """The model with its recipe.
+
+        Raises:
+            RunError: It is damaged.
+            ConfigError: It is a model of your own, which was not named, or cannot be imported or built.
+        """
+        own = None if self._own is None else self._own()
+        return load_artifact(self.record.recipe, self.path / "model.safetensors", own)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -344,9 +356,9 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
-def load(path: str | Path, *, device: str = "auto") -> Run:
+def load(path: str | Path, *, device: str = "auto", model: str | Factory | None = None) -> Run:
     """Read a run; see :class:`Run`."""
-    return Run(path, device=device)
+    return Run(path, device=device, model=model)
 
 
 def _silent(_: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stoker.data.batches import call_model
+from stoker.data.batches import call_model, tree_map
 
 __all__ = ["Assembly", "Head", "Rescale"]
 
@@ -27,9 +27,9 @@ class Rescale(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        """``[n, k]`` → ``[n, k]``."""
-        return outputs * self.std + self.mean
+    def forward(self, outputs: Any) -> Any:
+        """``[n, k]`` → ``[n, k]``, of each where there are several by name."""
+        return tree_map(lambda scaled: scaled * self.std + self.mean, outputs)
 
 
 class Head(nn.Module):
@@ -45,10 +45,9 @@ class Head(nn.Module):
         self.network = network
         self.output = output
 
-    def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Encoded inputs → ``[n, n_outputs]``: predictions, or logits."""
-        outputs: Tensor = self.output(self.network(*inputs, **named))
-        return outputs
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Encoded inputs → ``[n, n_outputs]``: predictions, or logits; several by name if the network gives several."""
+        return self.output(self.network(*inputs, **named))
 
 
 class Assembly(nn.Module):
@@ -64,7 +63,6 @@ class Assembly(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Raw inputs, as the encoder takes them → ``[n, n_outputs]``."""
-        outputs: Tensor = call_model(self.head, self.encoder(*inputs, **named))
-        return outputs
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Raw inputs, as the encoder takes them → ``[n, n_outputs]``; several by name if the network gives several."""
+        return call_model(self.head, self.encoder(*inputs, **named))

@@ -17,11 +17,18 @@ __all__ = ["ACTIVATIONS", "ImageSpec", "InputSpec", "TableInput", "TableSpec", "
 
 
 class TableSpec(Settings):
-    """An encoded table: ``numeric`` float32 ``[n, n_numeric]``, ``categorical`` int64 ``[n, len(cardinalities)]``."""
+    """An encoded table: ``numeric`` float32 ``[n, n_numeric]``, ``categorical`` int64 ``[n, len(cardinalities)]``.
+
+    Attributes:
+        numeric_columns, categorical_columns: The name of the table's column that each is made from; empty if they do
+            not come from a table with names.
+    """
 
     kind: Literal["table"] = "table"
     n_numeric: int
     cardinalities: tuple[int, ...] = ()
+    numeric_columns: tuple[str, ...] = ()
+    categorical_columns: tuple[str, ...] = ()
 
 
 class ImageSpec(Settings):

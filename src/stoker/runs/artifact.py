@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from stoker.data.columns import Columns
 from stoker.data.dataset import Task
@@ -19,6 +19,7 @@ from stoker.data.schema import Schema
 from stoker.errors import RunError, StokerError
 from stoker.models.assembly import Assembly, Head, Rescale
 from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
+from stoker.models.own import OwnModel, OwnModelConfig
 from stoker.models.registry import ModelConfig, build_model, model_config
 from stoker.runs.files import write_atomic
 from stoker.settings import Settings, parse_settings
@@ -80,32 +81,56 @@ class Artifact:
 
 
 def build_assembly(
-    encoder: nn.Module, config: ModelConfig, spec: InputSpec, n_outputs: int, rescaled: bool
+    encoder: nn.Module,
+    config: ModelConfig,
+    spec: InputSpec,
+    n_outputs: int,
+    rescaled: bool,
+    own: OwnModel | None = None,
 ) -> Assembly:
     """Put encoder, network and output together; the network's weights are drawn from torch's global generator."""
     output = Rescale(torch.zeros(n_outputs), torch.ones(n_outputs)) if rescaled else nn.Identity()
-    return Assembly(encoder, Head(build_model(config, spec, n_outputs), output))
+    return Assembly(encoder, Head(build_model(config, spec, n_outputs, own), output))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a module's state dict as safetensors, atomically.
+    """Write a module's state dict as safetensors, atomically; what has several names in it is written once.
 
     Raises:
         DiskFullError: There is no room; nothing is left behind.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    repeated = _repeated(model)
+    state: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if name in repeated:
+            continue
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        # safetensors takes no two tensors that look at one memory, as parts of a larger one do
+        state[name] = plain.clone() if storage in storages else plain
+        storages.add(storage)
     write_atomic(path, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
 
 
-def load_artifact(recipe: object, weights: Path) -> Artifact:
+def _repeated(model: nn.Module) -> dict[str, str]:
+    """Each name in the state dict whose tensor stands there before by another name, as shared weights do; and that."""
+    first: dict[int, str] = {}
+    named = model.state_dict(keep_vars=True)
+    return {name: before for name, tensor in named.items() if (before := first.setdefault(id(tensor), name)) != name}
+
+
+def load_artifact(recipe: object, weights: Path, own: OwnModel | None = None) -> Artifact:
     """Build a model from its recipe and give it its weights; nothing that is stored is run.
 
     Args:
         recipe: What ``Recipe.model_dump`` made, as read from JSON.
         weights: The safetensors file.
+        own: What the user named, for a run with a model of the user's own.
 
     Raises:
         RunError: The recipe or the weights are damaged, or do not belong together.
+        ConfigError: The run's model is the user's own, and was not named or cannot be built.
     """
     where = str(weights.parent)
     if not isinstance(recipe, dict):
@@ -119,8 +144,11 @@ def load_artifact(recipe: object, weights: Path) -> Artifact:
         wrong = next((rule for rule, kept in _promises(parsed, schema, columns, encoder) if not kept), None)
         if wrong is not None:
             raise RunError(where, f"config.json is damaged ({wrong})", "", "Copy the run again.")
-        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-            model = build_assembly(encoder, model_config(parsed.model), parsed.spec, parsed.outputs, parsed.rescaled)
+        config = model_config(parsed.model)
+        parts = (encoder, config, parsed.spec, parsed.outputs, parsed.rescaled)
+        if not isinstance(config, OwnModelConfig):
+            with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+                model = build_assembly(*parts)
     except RunError:
         raise
     except StokerError as error:
@@ -129,7 +157,10 @@ def load_artifact(recipe: object, weights: Path) -> Artifact:
         raise RunError(
             where, "config.json is damaged (recipe.model: no such network can be built)", "", "Copy the run again."
         ) from None
-    _load_weights(model, weights)
+    if isinstance(config, OwnModelConfig):  # its constructor may compute values, which is not possible without memory
+        with torch.random.fork_rng(devices=[]):
+            model = build_assembly(*parts, own)
+    _load_weights(model, weights, config)
     return Artifact(parsed, model.eval(), schema, columns)
 
 
@@ -175,9 +206,14 @@ def _promises(
         "recipe.spec: must be what the encoder gives",
         recipe.spec.n_numeric == encoder.n_numeric and recipe.spec.cardinalities == encoder.cardinalities,
     )
+    yield (
+        "recipe.spec: must name the columns that the features are made from",
+        (recipe.spec.numeric_columns, recipe.spec.categorical_columns)
+        in (((), ()), encoder.columns_of_features(columns)),
+    )
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, path: Path, config: ModelConfig) -> None:
     if not path.is_file():
         raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.")
     try:
@@ -187,7 +223,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise RunError(str(path), "must be readable", "Permission denied", "Look at its permissions.") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise RunError(str(path), f"must be a safetensors file ({error})", "", "Copy the run again.") from None
+    own = isinstance(config, OwnModelConfig)
     wanted = model.state_dict()
+    state |= {name: state[first] for name, first in _repeated(model).items() if first in state}
     for name in sorted(wanted.keys() | state.keys()):
         have, want = state.get(name), wanted.get(name)
         if have is None or want is None or have.shape != want.shape or have.dtype != want.dtype:
@@ -195,5 +233,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
             rule = (
                 f"{name} must be {list(want.shape)} {want.dtype}" if want is not None else f"{name} is not the model's"
             )
-            raise RunError(str(path), rule, got, "The weights and config.json are of different runs.")
-    model.load_state_dict(state, assign=True)
+            fix = "The weights and config.json are of different runs."
+            if own:
+                fix = f"Perhaps {config.name} is not what it was in training. If it is: {fix}"
+            raise RunError(str(path), rule, got, fix)
+    # Copied in place, what the user's constructor shares stays shared.
+    model.load_state_dict(state, assign=not own)

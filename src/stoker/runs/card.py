@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -83,12 +84,18 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "```python",
         "import stoker",
         "",
-        'run = stoker.load("path/to/this/directory")',
+        f'run = stoker.load("path/to/this/directory"{_own_model(settings)})',
         f'run.predict("{example}").frame()',
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _own_model(settings: Mapping[str, Any]) -> str:
+    """A model of the user's own is named once more by whoever loads it."""
+    name = str(settings["model"]["name"])
+    return f", model={json.dumps(name, ensure_ascii=False)}" if ":" in name else ""
 
 
 def _what(recipe: Mapping[str, Any]) -> str:

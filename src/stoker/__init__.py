@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from stoker.training.callbacks import Callback
     from stoker.training.criteria import MeanCrossEntropy
     from stoker.training.history import History
+    from stoker.training.loggers.mlflow import MLflowLogger
+    from stoker.training.loggers.tensorboard import TensorBoardLogger
+    from stoker.training.lr_finder import LrCurve
     from stoker.training.objective import Loss
     from stoker.training.trainer import Trainer
 
@@ -31,12 +34,15 @@ __all__ = [
     "ImageSet",
     "Inspection",
     "Loss",
+    "LrCurve",
+    "MLflowLogger",
     "MeanCrossEntropy",
     "Predictions",
     "ResidentBatches",
     "Run",
     "StokerError",
     "Table",
+    "TensorBoardLogger",
     "Trainer",
     "WideAndDeep",
     "__version__",
@@ -52,12 +58,15 @@ _PLACES = {
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",
     "Loss": "stoker.training.objective",
+    "LrCurve": "stoker.training.lr_finder",
+    "MLflowLogger": "stoker.training.loggers.mlflow",
     "MeanCrossEntropy": "stoker.training.criteria",
     "Predictions": "stoker.jobs.run",
     "ResidentBatches": "stoker.data.batches",
     "Run": "stoker.jobs.run",
     "StokerError": "stoker.errors",
     "Table": "stoker.data.dataset",
+    "TensorBoardLogger": "stoker.training.loggers.tensorboard",
     "Trainer": "stoker.training.trainer",
     "WideAndDeep": "stoker.models.wide_deep",
     "fit": "stoker.jobs.fit",

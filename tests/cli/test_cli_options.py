@@ -14,6 +14,7 @@ import stoker
 from stoker.cli.app import app
 from stoker.data.sources.named import NAMED_SETS
 from stoker.jobs.config import FitConfig, build_config, setting_names
+from stoker.jobs.loggers import LOGGERS
 from stoker.models.inputs import ACTIVATIONS
 from stoker.models.registry import MODELS
 from stoker.training.criteria import CRITERIA
@@ -50,6 +51,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--batch-size", "16"], "training.batch_size", 16),
     (["--optimizer", "sgd"], "training.optimizer", "sgd"),
     (["--lr", "0.02"], "training.lr", 0.02),
+    (["--lr", "auto"], "training.lr", "auto"),
     (["--momentum", "0.9"], "training.momentum", 0.9),
     (["--weight-decay", "1e-4"], "training.weight_decay", 1e-4),
     (["--schedule", "cosine"], "training.schedule", "cosine"),
@@ -70,7 +72,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--set", "training.lr=1", "--set", "training.lr=2"], "training.lr", 2.0),
     (["--set", 'data.ignore=["a,b"]'], "data.ignore", ("a,b",)),
 ]
-NOT_SETTINGS = {"source", "out", "config", "assignments", "quiet", "help"}
+NOT_SETTINGS = {"source", "out", "config", "assignments", "log", "quiet", "help"}
 
 
 class Fit:
@@ -149,9 +151,17 @@ def test_out_and_quiet(fit: Fit) -> None:
     assert fit.arguments["progress"] == "auto"
 
 
+def test_log(fit: Fit) -> None:
+    assert run("--log", "tensorboard,mlflow").exit_code == 0
+    assert fit.arguments["log"] == ("tensorboard", "mlflow")
+    assert run().exit_code == 0
+    assert fit.arguments["log"] == ()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--lr", "fast"], "must be a number such as 0.01, or auto"),
         (["--hidden", "50,x"], "must be whole numbers with commas between"),
         (["--hidden", ""], "must be whole numbers with commas between"),
         (["--valid-size", "half"], "must be a fraction such as 0.2 or a number of rows"),
@@ -218,6 +228,7 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
     ("flag", "known", "whole"),
     [
         ("--model", {*MODELS, "package.module:Class"}, True),
+        ("--log", set(LOGGERS), True),
         ("--schedule", {"constant", *SCHEDULES}, True),
         ("--loss", set(CRITERIA), True),
         ("--task", {"regression", "binary", "multiclass"}, True),
@@ -226,7 +237,7 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
     ],
 )
 def test_names_in_the_help_are_the_known_ones(flag: str, known: set[str], whole: bool) -> None:
-    text = helps()[flag].partition(" (")[0]  # the default follows
+    text = re.split(r" \(|: ", helps()[flag])[0]  # the default follows, or what they are for
     named = set(re.split(r", | and | or ", text)) - {"others", "any other of torch's"}
     assert named == known if whole else named < known
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from stoker.report import canvas, confusion, curves, residuals
+from stoker.report import canvas, confusion, curves, lr_curve, residuals
 
 __all__ = ["Drawn"]
 
@@ -20,7 +20,7 @@ class Drawn:
     figure: Figure
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for room in (curves, confusion, residuals):
+        for room in (curves, confusion, residuals, lr_curve):
             monkeypatch.setattr(room, "write_png", self._keep)
 
     def _keep(self, figure: Figure, path: Path | str) -> Path:

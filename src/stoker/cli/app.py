@@ -109,6 +109,7 @@ def fit(
     out: options.Out = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
+    log: options.Log = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network, and show how well it does."""
@@ -123,6 +124,7 @@ def fit(
         test=test,
         progress="none" if quiet else "auto",
         notify=None if quiet else _note,
+        log=listed(log) or (),
         target=target,
         task=task,
         numeric=listed(numeric),

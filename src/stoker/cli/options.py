@@ -40,6 +40,14 @@ def number_or_count(text: str) -> float | int:
         raise typer.BadParameter(f"must be a fraction such as 0.2 or a number of rows, got {text!r}.") from None
 
 
+def rate(text: str) -> float | str:
+    """``"auto"`` as it is, ``"0.01"`` to a number."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number such as 0.01, or auto, got {text!r}.") from None
+
+
 def weights(text: str) -> str | tuple[float, ...]:
     """``"balanced"`` as it is, ``"1,2.5"`` to ``(1.0, 2.5)``."""
     if text == "balanced":
@@ -107,7 +115,9 @@ AuxWeight = Annotated[float | None, _option("Of wide-deep: share of an auxiliary
 Epochs = Annotated[int | None, _option("Passes over the training data (20).", TRAINING, "COUNT")]
 BatchSize = Annotated[int | None, _option("Rows in a step (32).", TRAINING, "COUNT")]
 Optimizer = Annotated[str | None, _option("sgd, adam, any other of torch's (adamw).", TRAINING, "NAME")]
-LearningRate = Annotated[float | None, _option("Learning rate (the optimizer's own).", TRAINING, "RATE", "--lr")]
+LearningRate = Annotated[
+    Any, _option("A rate, or auto to look for one (the optimizer's own).", TRAINING, "RATE", "--lr", parser=rate)
+]
 Momentum = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
 WeightDecay = Annotated[float | None, _option("For optimizers that have it.", TRAINING, "NUMBER")]
 Schedule = Annotated[
@@ -130,6 +140,7 @@ Deterministic = Annotated[bool | None, _flag("Use deterministic algorithms only.
 Out = Annotated[Path | None, _option("A new directory (runs/NAME-TIME).", RUN, "DIR")]
 Config = Annotated[Path | None, _option("Settings in TOML; options override them.", RUN, "FILE")]
 Assignments = Annotated[list[str] | None, _option("Any setting; may be repeated.", RUN, "A.B=C", "--set")]
+Log = Annotated[list[str] | None, _option("tensorboard, mlflow: follow the training there.", RUN, "NAMES")]
 Quiet = Annotated[bool, _flag("Print the run's path and errors only.", RUN, "--quiet", "-q")]
 
 # What is shown.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stoker.data.batches import Batch, batch_rows, call_model, tree_map
 from stoker.engines.step import EpochOutcome, Step, Watch, one_number
 
-__all__ = ["EagerEngine", "Update", "eager_step"]
+__all__ = ["EagerEngine", "Update", "batch_loss", "eager_step", "windows"]
 
 SEGMENT_SECONDS = 0.1  # how often progress shows and losses are looked at
 SEGMENT_STEPS = 512  # at most so many losses wait to be looked at
@@ -76,13 +76,13 @@ def eager_step(step: Step, *batches: Batch, stop: bool = False) -> Update:
 def _gradients(step: Step, batches: Sequence[Batch]) -> Update:
     """The gradients of the mean over all samples of the batches."""
     if len(batches) == 1:
-        loss = _loss(step, batches[0])
+        loss = batch_loss(step, batches[0])
         loss.backward()  # type: ignore[no-untyped-call]
         return Update(loss.detach(), batch_rows(*batches[0]), None)
     total = sum(batch_rows(*batch) for batch in batches)
     mean = torch.zeros((), device=step.device)
     for batch in batches:
-        loss = _loss(step, batch) * (batch_rows(*batch) / total)
+        loss = batch_loss(step, batch) * (batch_rows(*batch) / total)
         loss.backward()  # type: ignore[no-untyped-call]
         mean = mean + loss.detach()
     return Update(mean, total, None)
@@ -98,7 +98,7 @@ def _shared_gradients(step: Step, batches: Sequence[Batch], stop: bool) -> Updat
         mine = replicas.share((inputs, targets), size, least=2)  # a batch norm can do nothing with one
         share = batch_rows(*mine)
         if share:
-            loss = _loss(step, mine) * share
+            loss = batch_loss(step, mine) * share
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum = loss_sum + loss.detach()
         rows, total = rows + share, total + size
@@ -106,7 +106,8 @@ def _shared_gradients(step: Step, batches: Sequence[Batch], stop: bool) -> Updat
     return Update(mean, total, stops)
 
 
-def _loss(step: Step, batch: Batch) -> Tensor:
+def batch_loss(step: Step, batch: Batch) -> Tensor:
+    """What the step minimises, of one batch: 0-d."""
     inputs, targets = batch
     if step.autocast is None:
         return one_number(step.objective(call_model(step.model, inputs), targets))
@@ -130,11 +131,10 @@ class EagerEngine:
         """See :class:`stoker.engines.step.Engine`."""
         outcome = EpochOutcome()
         waiting: list[Update] = []
-        prepare = _channels_last if step.channels_last else _as_is
         due = time.perf_counter() + SEGMENT_SECONDS
         stop = False
-        for window in _windows(batches, step.accumulate):
-            update = eager_step(step, *((prepare(inputs), targets) for inputs, targets in window), stop=stop)
+        for window in windows(step, batches):
+            update = eager_step(step, *window, stop=stop)
             waiting.append(update)
             if step.on_update is not None and step.on_update(outcome.steps + len(waiting), update.loss):
                 stop = True
@@ -153,10 +153,13 @@ class EagerEngine:
         return outcome
 
 
-def _windows(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
-    """So many batches at a time, and what is left in the end."""
+def windows(step: Step, batches: Iterable[Batch]) -> Iterator[tuple[Batch, ...]]:
+    """The batches of one update at a time, laid out as the step wants them; in the end those that are left."""
+    prepare = _channels_last if step.channels_last else _as_is
     iterator = iter(batches)
-    while window := tuple(itertools.islice(iterator, size)):
+    while window := tuple(
+        (prepare(inputs), targets) for inputs, targets in itertools.islice(iterator, step.accumulate)
+    ):
         yield window
 
 
@@ -168,9 +171,8 @@ def _add(outcome: EpochOutcome, waiting: list[Update]) -> None:
     """Move the waiting losses into the outcome."""
     if not waiting:
         return
-    values = (
-        torch.stack([update.loss for update in waiting]).cpu().double()
-    )  # in this order: not every device has double precision
+    values = torch.stack([update.loss for update in waiting]).cpu()
+    values = values.double()  # in this order: not every device has double precision
     finite = values.isfinite()
     if outcome.bad_step is None and not bool(finite.all()):
         first = int(finite.logical_not().nonzero()[0])

@@ -31,6 +31,15 @@ def _size(value: object) -> object:
 Size = Annotated[int | float, BeforeValidator(_size)]
 
 
+def _rate(value: object) -> object:
+    if value == "auto" or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("must be a number above 0, or auto")
+
+
+LearningRate = Annotated[float | Literal["auto"], BeforeValidator(_rate)]
+
+
 class DataConfig(Settings):
     """What is learnt from what, and how it is split.
 
@@ -70,6 +79,7 @@ class TrainingConfig(Settings):
     """How it is trained; see :class:`stoker.training.trainer.Trainer` for what each means.
 
     Attributes:
+        lr: ``auto``: what :func:`stoker.training.lr_finder.find_lr` suggests, asked before training.
         loss: ``auto``: mean squared error for regression, cross-entropy for classes.
         class_weights: One per class in the classes' order, ``balanced``, or none.
         metrics: Names, or ``auto`` for the task's own.
@@ -78,7 +88,7 @@ class TrainingConfig(Settings):
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 32
     optimizer: str = "adamw"
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: LearningRate | None = None
     momentum: float | None = None
     weight_decay: float | None = None
     optimizer_settings: dict[str, Any] = Field(default_factory=dict)

@@ -21,11 +21,13 @@ from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.errors import DiskFullError, NonFiniteLossError, RunError
 from stoker.jobs.config import FitConfig, build_config
+from stoker.jobs.loggers import check_loggers, make_loggers, record_metrics
 from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
+from stoker.jobs.rate import find_rate, with_rate
 from stoker.jobs.run import Run
 from stoker.models.own import OwnModel, OwnModelConfig, own_model
 from stoker.models.registry import model_config
-from stoker.report.figures import confusion_matrix, learning_curves, predicted_vs_true
+from stoker.report.figures import confusion_matrix, learning_curves, lr_curve, predicted_vs_true
 from stoker.runs.artifact import save_weights
 from stoker.runs.card import model_card
 from stoker.runs.files import (
@@ -40,6 +42,7 @@ from stoker.runs.record import FORMAT, Record, SourceRecord, TrainingRecord
 from stoker.training.callbacks import Callback
 from stoker.training.history import History, history_csv
 from stoker.training.interrupts import CtrlC
+from stoker.training.lr_finder import LrCurve
 from stoker.training.progress import ProgressMode
 from stoker.training.trainer import Trainer
 
@@ -60,6 +63,7 @@ def fit(
     progress: ProgressMode = "auto",
     notify: Notify | None = None,
     callbacks: Iterable[Callback] = (),
+    log: str | Sequence[str] = (),
     now: datetime | None = None,
     **settings: Any,
 ) -> Run:
@@ -78,9 +82,12 @@ def fit(
         progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
         notify: Told in words what the user should know: columns and rows left out, duplicates across splits.
         callbacks: Told what happens in training.
+        log: ``"tensorboard"`` (event files in the run's directory), ``"mlflow"`` (a run where MLflow is configured to
+            keep them, ``MLFLOW_TRACKING_URI``), or both. Each needs the extra of its name.
         now: The time of the run, by default the clock's.
         **settings: Any setting by its short name (:func:`stoker.jobs.config.setting_names`): ``target="price"``,
-            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``. A model of your own is ``model="package.module:Class"``,
+            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``. ``lr="auto"`` looks for a learning rate first
+            (:meth:`stoker.training.trainer.Trainer.find_lr`). A model of your own is ``model="package.module:Class"``,
             or the class itself, with ``model_args={"n_hidden": 50}``; :func:`stoker.models.own.filled_in` says which
             arguments follow from the data, :class:`stoker.models.own.OwnNetwork` what it is called with.
 
@@ -94,6 +101,8 @@ def fit(
         RunExistsError: ``out`` exists.
         NonFiniteLossError: The loss became NaN or infinite; if an epoch was finished before, the run of the best one
             is kept, and the text says where.
+        TrainingError: ``lr="auto"`` found no rate at which the loss falls.
+        MissingExtraError: What ``log`` needs is not installed.
         OutOfMemoryError: A batch does not fit; the text says its size.
         DiskFullError: There is no room; what is trained is then kept in the system's temporary directory.
         RunError: The run cannot be written for another reason; likewise.
@@ -107,6 +116,7 @@ def fit(
         settings["model"] = own_model(given).name
     known = build_config(config, settings, assignments)
     refuse_bad_path(out)
+    logs = check_loggers(log)
     own = _own(known, given)
     notices: list[str] = []
 
@@ -123,14 +133,22 @@ def fit(
     trainer = _trainer(ready)
     with new_directory(out, ready.provenance.name, now or datetime.now(UTC)) as path:
         require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
-        history, failure = _train(trainer, ready, callbacks, progress)
+        curve: LrCurve | None = None
+        if ready.config.training.lr == "auto":
+            curve = find_rate(trainer, ready, notify)
+            tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
+            ready = with_rate(ready, curve.suggestion)
+            trainer = _trainer(ready)
+        loggers = make_loggers(logs, path, {"source": ready.provenance.name, **_resolved(ready, trainer)})
+        history, failure = _train(trainer, ready, [*callbacks, *loggers], progress)
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
             _refuse_broken(metrics["train"]["loss"], history)
             for name, values in metrics.items():
                 if not math.isfinite(values["loss"]):
                     tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
-            _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices))
+            _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices, curve))
+    record_metrics(loggers, metrics)
     if failure is not None:
         failure.fix += f" The run up to there is kept in {path}."
         raise failure
@@ -159,6 +177,7 @@ class _Trained:
     origins: dict[str, Provenance]
     tell: Notify
     notices: list[str]
+    curve: LrCurve | None
 
 
 def _train(
@@ -223,7 +242,7 @@ def _trainer(ready: Prepared) -> Trainer:
         trained_part(ready.model, ready.recipe.kind),
         job_criterion(ready.config, ready.recipe, ready.model),
         training.optimizer,
-        lr=training.lr,
+        lr=None if isinstance(training.lr, str) else training.lr,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         optimizer_settings=training.optimizer_settings,
@@ -296,6 +315,9 @@ def _draw(figures: Path, trained: _Trained) -> None:
     ready, history = trained.ready, trained.history
     best = history.best_epoch if history.monitor is not None else None
     learning_curves(history.rows, figures / "learning_curves.png", best_epoch=best)
+    if (curve := trained.curve) is not None:
+        path, title = figures / "lr_finder.png", ready.provenance.name
+        lr_curve(curve.lrs, curve.levelled, curve.smoothed, path, suggestion=curve.suggestion, title=title)
     inputs, targets = ready.splits[ready.held_out]
     outputs = trained.trainer.predict(inputs)
     title = f"{ready.held_out} split"

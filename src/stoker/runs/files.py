@@ -129,9 +129,11 @@ def _short(name: str) -> str:
 def _remove_run(path: Path) -> None:
     """Remove a run, or the part of it that was written, and nothing that others put into its directory."""
     with suppress(OSError):
-        for file in (*path.glob(".tmp-*"), *(path / "figures").glob("*.png"), *(path / name for name in RUN_FILES)):
+        events = (path / "tensorboard").glob("events.out.tfevents.*")
+        pictures = (path / "figures").glob("*.png")
+        for file in (*path.glob(".tmp-*"), *pictures, *events, *(path / name for name in RUN_FILES)):
             file.unlink(missing_ok=True)
-        for folder in (path / "figures", path):
+        for folder in (path / "figures", path / "tensorboard", path):
             if folder.is_dir():
                 folder.rmdir()
 

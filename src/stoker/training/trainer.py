@@ -29,6 +29,7 @@ from stoker.training.device import autocast_dtype, deterministic_algorithms, res
 from stoker.training.history import History
 from stoker.training.interrupts import CtrlC
 from stoker.training.loop import Loop, TrainState
+from stoker.training.lr_finder import LrCurve, find_lr
 from stoker.training.measures import Metrics
 from stoker.training.memory import naming_batch_size, naming_data
 from stoker.training.objective import ObjectiveSpec, build_objective
@@ -341,6 +342,50 @@ class Trainer:
             fix = "Call fit, or the model itself before it is given to a Trainer."
             raise ConfigError("optimizer", "is made when a lazy model has seen a batch", "none so far", fix)
         return self._optimizer
+
+    def find_lr(
+        self,
+        train: Any,
+        *,
+        start: float = 1e-7,
+        end: float = 10.0,
+        steps: int = 100,
+        batch_size: int | None = 32,
+        watch: Callable[[int], object] = lambda _: None,
+    ) -> LrCurve:
+        """Look for a learning rate; see :func:`stoker.training.lr_finder.find_lr`. Nothing is changed by it.
+
+        Args:
+            train: As for :meth:`fit`.
+            start: The first step's rate.
+            end: The last one's.
+            steps: How many, at most.
+            batch_size: Samples of a batch; it should be that of the training.
+            watch: Called after each step with the number of those made.
+
+        Returns:
+            Losses by rate, and a suggestion. :func:`stoker.report.lr_curve.lr_curve` draws it.
+
+        Raises:
+            ConfigError: A setting is out of range, or the optimizer's first parameter group has no rate above 0.
+            DataError: The data have no rows or do not fit together.
+            NonFiniteLossError: The loss is NaN or infinite before a single update.
+            TrainingError: The loss falls at none of the rates.
+            OutOfMemoryError: A batch does not fit.
+        """
+        batches = self._batches("find_lr", train, batch_size=batch_size, shuffle=True, seed=self.seed)
+        if self._lazy:
+            self._materialise(batches)
+        with naming_batch_size("find_lr", batches.batch_size), deterministic_algorithms(self.deterministic):
+            return find_lr(
+                self._step(),
+                lambda number: batches.epoch(self.state.epoch + number),
+                start=start,
+                end=end,
+                steps=steps,
+                seed=derive_seed(self.seed, "find-lr"),
+                watch=watch,
+            )
 
     def evaluate(self, data: Any, *, batch_size: int | None = 32) -> dict[str, float]:
         """Measure the model on some data.

@@ -60,6 +60,8 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--class-weights", "1,2.5,3"], "training.class_weights", (1.0, 2.5, 3.0)),
     (["--label-smoothing", "0.1"], "training.label_smoothing", 0.1),
     (["--clip-norm", "1"], "training.clip_norm", 1.0),
+    (["--accumulate", "4"], "training.accumulate", 4),
+    (["--ema", "0.99"], "training.ema", 0.99),
     (["--patience", "3"], "training.patience", 3),
     (["--monitor", "valid_accuracy"], "training.monitor", "valid_accuracy"),
     (["--metrics", "accuracy,f1"], "training.metrics", ("accuracy", "f1")),

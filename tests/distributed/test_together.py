@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import stoker
 from stoker.engines.replicas import share_rows
 
 pytestmark = pytest.mark.slow
@@ -103,6 +104,20 @@ def test_running_statistics_end_the_same(two: Results) -> None:
 def test_a_callback_of_the_first_stops_all(two: Results) -> None:
     assert [len(history["rows"]) for _, history in two["callback"]] == [2, 2]
     assert [history["stopped"] for _, history in two["callback"]] == ["callback", "callback"]
+
+
+def test_a_whole_job_is_written_by_the_first(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command += [str(tmp_path), "whole"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((tmp_path / "whole" / f"history-{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    alone = stoker.fit("iris", epochs=3, seed=1, out=tmp_path / "alone", progress="none", device="cpu")
+    for split, metrics in alone.metrics.items():
+        assert found[0]["metrics"][split] == pytest.approx(metrics, rel=1e-5)
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["history-0.json", "history-1.json", "run"]
 
 
 def test_if_one_dies_the_job_ends(tmp_path: Path) -> None:

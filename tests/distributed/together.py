@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import stoker
 from stoker import Callback, Trainer
 from stoker.training.callbacks import StepProgress
 from stoker.training.history import Row
@@ -54,6 +55,9 @@ class Told(Callback):
 
 
 def do(job: str, out: Path) -> None:
+    if job == "whole":
+        whole(out)
+        return
     torch.manual_seed(RANK)  # each would begin with other weights
     model: nn.Module = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3 if job == "classes" else 1))
     told = Told(stop_at=2 if job == "callback" else None)
@@ -99,6 +103,12 @@ def do(job: str, out: Path) -> None:
     )
     text = {"rows": history.rows, "stopped": history.stopped, "metrics": metrics, "steps": told.steps}
     (out / f"history-{RANK}.json").write_text(json.dumps(text))
+
+
+def whole(out: Path) -> None:
+    run = stoker.fit("iris", epochs=3, seed=1, out=out / "run", progress="none", device="cpu", notify=print)
+    told = {"path": str(run.path), "metrics": run.metrics, "notices": run.notices}
+    (out / f"history-{RANK}.json").write_text(json.dumps(told))
 
 
 class Unused(nn.Module):

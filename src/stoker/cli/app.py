@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -99,6 +100,8 @@ def fit(
     class_weights: options.ClassWeights = None,
     label_smoothing: options.LabelSmoothing = None,
     clip_norm: options.ClipNorm = None,
+    accumulate: options.Accumulate = None,
+    ema: options.EMA = None,
     patience: options.Patience = None,
     monitor: options.Monitor = None,
     metrics: options.Metrics = None,
@@ -155,6 +158,8 @@ def fit(
         class_weights=class_weights,
         label_smoothing=label_smoothing,
         clip_norm=clip_norm,
+        accumulate=accumulate,
+        ema=ema,
         patience=patience,
         monitor=monitor,
         metrics="auto" if metrics == ["auto"] else listed(metrics),
@@ -165,7 +170,9 @@ def fit(
     )
     from stoker.cli import show
 
-    if quiet:
+    if os.environ.get("RANK", "0") != "0":
+        pass  # of several processes, the first one shows
+    elif quiet:
         typer.echo(str(run.path))
     else:
         show.fit_summary(run, source)

@@ -128,6 +128,8 @@ Loss = Annotated[str | None, _option("mse, mae, huber, cross-entropy (the task's
 ClassWeights = Annotated[Any, _option("balanced, or one for each class: 1,2.5.", TRAINING, "WEIGHTS", parser=weights)]
 LabelSmoothing = Annotated[float | None, _option("Share of a label to spread over all (0).", TRAINING, "SHARE")]
 ClipNorm = Annotated[float | None, _option("Largest norm of the gradients.", TRAINING, "NORM")]
+Accumulate = Annotated[int | None, _option("Batches that make one update together (1).", TRAINING, "COUNT")]
+EMA = Annotated[float | None, _option("Decay of an average of the weights, to keep.", TRAINING, "DECAY", "--ema")]
 Patience = Annotated[int | None, _option("Stop after so many epochs without a gain.", TRAINING, "COUNT")]
 Monitor = Annotated[str | None, _option("What tells the best epoch (valid_loss).", TRAINING, "NAME")]
 Metrics = Annotated[list[str] | None, _option("What to measure, such as accuracy,f1.", TRAINING, "NAMES")]

@@ -97,7 +97,11 @@ class TrainingConfig(Settings):
     loss: str = "auto"
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(ge=0)], ...] | None = None
     label_smoothing: Fraction = 0.0
+    schedule_interval: Literal["step", "epoch"] | None = None
+    groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    accumulate: PositiveInt = 1
+    ema: Fraction | None = None
     patience: PositiveInt | None = None
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     monitor: str = "valid_loss"
@@ -160,7 +164,7 @@ def build_config(
             group, key = places[name]
             raw = merge(raw, {group: {key: value}})
     config = parse_settings(FitConfig, _with_precision_text(override(raw, assignments)))
-    for name in ("optimizer_settings", "schedule_settings"):
+    for name in ("optimizer_settings", "schedule_settings", "groups"):
         _check_plain(f"training.{name}", getattr(config.training, name))
     from stoker.models.registry import model_config  # needs torch, which reading the settings' names does not
 

@@ -7,7 +7,8 @@ import math
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ import torch
 from stoker._version import __version__
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
+from stoker.engines.replicas import Replicas
 from stoker.errors import DiskFullError, NonFiniteLossError, RunError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.loggers import check_loggers, make_loggers, record_metrics
@@ -40,6 +42,7 @@ from stoker.runs.files import (
 )
 from stoker.runs.record import FORMAT, Record, SourceRecord, TrainingRecord
 from stoker.training.callbacks import Callback
+from stoker.training.device import resolve_device
 from stoker.training.history import History, history_csv
 from stoker.training.interrupts import CtrlC
 from stoker.training.lr_finder import LrCurve
@@ -115,14 +118,17 @@ def fit(
     if given is not None and not isinstance(given, str):
         settings["model"] = own_model(given).name
     known = build_config(config, settings, assignments)
-    refuse_bad_path(out)
+    replicas = Replicas.found(resolve_device(known.training.device))
+    first = replicas is None or replicas.first
+    if first:
+        refuse_bad_path(out)
     logs = check_loggers(log)
     own = _own(known, given)
     notices: list[str] = []
 
     def tell(text: str) -> None:
         notices.append(text)
-        if notify is not None:
+        if notify is not None and first:
             notify(text)
 
     sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
@@ -131,15 +137,18 @@ def fit(
     origins = {name: data.provenance for name, data in loaded.items()}
     del loaded  # training needs the splits' tensors alone
     trainer = _trainer(ready)
-    with new_directory(out, ready.provenance.name, now or datetime.now(UTC)) as path:
-        require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
+    with _directory(replicas, out, ready.provenance.name, now or datetime.now(UTC)) as path:
+        if first:
+            require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
         curve: LrCurve | None = None
         if ready.config.training.lr == "auto":
-            curve = find_rate(trainer, ready, notify)
+            curve = find_rate(trainer, ready, notify if first else None)
             tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
             ready = with_rate(ready, curve.suggestion)
             trainer = _trainer(ready)
-        loggers = make_loggers(logs, path, {"source": ready.provenance.name, **_resolved(ready, trainer)})
+        loggers = make_loggers(
+            logs if first else (), path, {"source": ready.provenance.name, **_resolved(ready, trainer)}
+        )
         history, failure = _train(trainer, ready, [*callbacks, *loggers], progress)
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
@@ -147,12 +156,28 @@ def fit(
             for name, values in metrics.items():
                 if not math.isfinite(values["loss"]):
                     tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
-            _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices, curve))
+            if first:
+                _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices, curve))
     record_metrics(loggers, metrics)
     if failure is not None:
         failure.fix += f" The run up to there is kept in {path}."
         raise failure
     return Run(path, device=ready.config.training.device, model=None if own is None else own.factory)
+
+
+@contextmanager
+def _directory(replicas: Replicas | None, out: str | Path | None, name: str, now: datetime) -> Iterator[Path]:
+    """The run's directory, which the first process makes and fills; the others wait until it is whole."""
+    if replicas is None or replicas.first:
+        with new_directory(out, name, now) as path:
+            if replicas is not None:
+                replicas.text(str(path))
+            yield path
+    else:
+        assert replicas is not None
+        yield Path(replicas.text(""))
+    if replicas is not None:
+        replicas.any(False)  # each waits here for all
 
 
 def _own(config: FitConfig, given: Any) -> OwnModel | None:
@@ -248,7 +273,11 @@ def _trainer(ready: Prepared) -> Trainer:
         optimizer_settings=training.optimizer_settings,
         schedule=training.schedule,
         schedule_settings=training.schedule_settings,
+        schedule_interval=training.schedule_interval,
+        groups=training.groups,
         clip_norm=training.clip_norm,
+        accumulate=training.accumulate,
+        ema=training.ema,
         metrics=training.metrics,
         task=ready.recipe.task,
         device=training.device,

@@ -20,14 +20,17 @@ def resolve_device(name: str | torch.device) -> torch.device:
     """Turn a device's name into a device that is here.
 
     Args:
-        name: ``"auto"`` (the first there is of cuda, mps, xpu, cpu), or any of torch's, such as ``"cuda:1"``.
+        name: ``"auto"`` (the first there is of cuda, mps, xpu, cpu), or any of torch's, such as ``"cuda:1"``. Of
+            several processes that ``torchrun`` started, each has the CUDA device of its local rank, unless one is named.
 
     Raises:
         UnknownNameError: No kind of device has that name.
         ConfigError: This machine has no such device.
     """
     if str(name) == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "xpu", "cpu") if _count(kind)))
+        name = next(kind for kind in ("cuda", "mps", "xpu", "cpu") if _count(kind))
+    if str(name) == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # torchrun's processes have one each
     try:
         device = torch.device(name)
     except RuntimeError:

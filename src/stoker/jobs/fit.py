@@ -146,9 +146,8 @@ def fit(
             tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
             ready = with_rate(ready, curve.suggestion)
             trainer = _trainer(ready)
-        loggers = make_loggers(
-            logs if first else (), path, {"source": ready.provenance.name, **_resolved(ready, trainer)}
-        )
+        about = {"source": ready.provenance.name, **_resolved(ready, trainer)}
+        loggers = make_loggers(logs if first else (), path, about)
         history, failure = _train(trainer, ready, [*callbacks, *loggers], progress)
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}

@@ -21,7 +21,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
     Args:
         name: ``"auto"`` (the first there is of cuda, mps, xpu, cpu), or any of torch's, such as ``"cuda:1"``. Of
-            several processes that ``torchrun`` started, each has the CUDA device of its local rank, unless one is named.
+            several processes that ``torchrun`` started, each has the CUDA device of its local rank, if none is named.
 
     Raises:
         UnknownNameError: No kind of device has that name.

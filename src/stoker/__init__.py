@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stoker.jobs.inspect import Inspection, inspect
     from stoker.jobs.run import Predictions, Run, load
     from stoker.models.wide_deep import WideAndDeep
+    from stoker.sklearn.classifier import StokerClassifier
+    from stoker.sklearn.regressor import StokerRegressor
     from stoker.training.callbacks import Callback
     from stoker.training.criteria import MeanCrossEntropy
     from stoker.training.history import History
@@ -40,7 +42,9 @@ __all__ = [
     "Predictions",
     "ResidentBatches",
     "Run",
+    "StokerClassifier",
     "StokerError",
+    "StokerRegressor",
     "Table",
     "TensorBoardLogger",
     "Trainer",
@@ -64,7 +68,9 @@ _PLACES = {
     "Predictions": "stoker.jobs.run",
     "ResidentBatches": "stoker.data.batches",
     "Run": "stoker.jobs.run",
+    "StokerClassifier": "stoker.sklearn.classifier",
     "StokerError": "stoker.errors",
+    "StokerRegressor": "stoker.sklearn.regressor",
     "Table": "stoker.data.dataset",
     "TensorBoardLogger": "stoker.training.loggers.tensorboard",
     "Trainer": "stoker.training.trainer",

@@ -80,7 +80,7 @@ class OnScaledTarget(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, criterion: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, criterion: Criterion, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.criterion = criterion
         self.register_buffer("mean", mean)

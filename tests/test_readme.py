@@ -27,7 +27,7 @@ def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("page", [page for page in GUIDES if blocks("python", page)], ids=lambda page: page.stem)
 def test_guides(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    there: dict[str, object] = {}
+    there: dict[str, object] = {"__name__": "__main__"}
     for code in blocks("python", page):  # a guide's later examples go on from its earlier ones
         exec(compile(code, str(page), "exec"), there)
 

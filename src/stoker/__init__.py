@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from stoker.training.loggers.tensorboard import TensorBoardLogger
     from stoker.training.lr_finder import LrCurve
     from stoker.training.objective import Loss
+    from stoker.training.preflight.findings import CheckWarning, Finding
     from stoker.training.trainer import Trainer
 
 __all__ = [
     "Callback",
+    "CheckWarning",
+    "Finding",
     "History",
     "ImageSet",
     "Inspection",
@@ -58,6 +61,8 @@ __all__ = [
 
 _PLACES = {
     "Callback": "stoker.training.callbacks",
+    "CheckWarning": "stoker.training.preflight.findings",
+    "Finding": "stoker.training.preflight.findings",
     "History": "stoker.training.history",
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",

@@ -7,6 +7,7 @@
     │   └── UnknownNameError                         a name that is not in a list of valid ones
     ├── InputTypeError          (TypeError)          an object of a kind that Stoker does not take
     ├── DataError               (ValueError)         data that cannot be used as they are
+    │   ├── CheckError                               a model, data or settings that training would fail with
     │   ├── SourceFormatError                        a file that is empty, truncated, ragged or of another format
     │   ├── SchemaError                              columns that are missing, duplicate or unusable
     │   ├── SplitError                               a split that cannot be made
@@ -31,6 +32,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "CheckError",
     "ConfigError",
     "DataError",
     "DiskFullError",
@@ -106,6 +108,20 @@ class InputTypeError(StokerError, TypeError):
 
 class DataError(StokerError, ValueError):
     """Data that cannot be used as they are."""
+
+
+class CheckError(DataError):
+    """The checks before the first step found that training would fail or be in vain; the text lists all errors.
+
+    Attributes:
+        findings: Every :class:`stoker.training.preflight.Finding`, warnings too.
+    """
+
+    findings: tuple[Any, ...] = ()  # Findings; named so, this lowest room would know of one above it
+
+    def __str__(self) -> str:
+        errors = [f"\n- {finding}" for finding in self.findings if finding.severity == "error"]
+        return super().__str__() + "".join(errors)
 
 
 class SourceFormatError(DataError):

@@ -13,6 +13,7 @@ from stoker.data.batches import Batches, ResidentBatches, batch_rows, call_model
 from stoker.errors import DataError, InputTypeError
 from stoker.randomness import preserved_randomness
 from stoker.training.memory import naming_batch_size
+from stoker.training.preflight.signature import check_call
 
 __all__ = ["ScoresLike", "evaluate", "evaluating", "evaluation_rows", "predict"]
 
@@ -81,7 +82,8 @@ def evaluate(
 
     Raises:
         DataError: The batches yield nothing.
-        InputTypeError: The objective returns something else than one number.
+        InputTypeError: The inputs do not fit the model's signature, or the objective returns something else than one
+            number.
         OutOfMemoryError: A batch does not fit.
     """
     empty = True
@@ -100,7 +102,8 @@ def predict(model: nn.Module, batches: Batches, *, device: torch.device, autocas
 
     Raises:
         DataError: The batches yield nothing.
-        InputTypeError: An output has another first dimension, or the outputs are not tensors.
+        InputTypeError: The inputs do not fit the model's signature, an output has another first dimension, or the
+            outputs are not tensors.
         OutOfMemoryError: A batch does not fit.
     """
     parts = []
@@ -132,8 +135,10 @@ def _outputs(
         batches = ResidentBatches(
             batches.inputs, batches.targets, batch_size=evaluation_rows(batches), device=batches.device
         )
-    for batch in batches.epoch(0):
+    for number, batch in enumerate(batches.epoch(0)):
         inputs, targets = share(batch)
+        if number == 0:
+            check_call(model, inputs)
         size = batch_rows(inputs, targets)
         if size == 0:  # of a last batch with fewer rows than there are processes to share it
             continue

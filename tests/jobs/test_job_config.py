@@ -72,12 +72,15 @@ def test_every_setting_has_a_short_name_and_none_has_two_meanings() -> None:
         "hidden",
         "activation",
         "dropout",
+        "norm",
+        "numeric_embedding",
         "channels",
         "wide",
         "deep",
         "aux_weight",
         "model",
         "model_args",
+        "preset",
     ]
     assert sorted(fields) == sorted(names), "a name in two groups would be here once"
 
@@ -142,7 +145,7 @@ def test_wrong_short_names() -> None:
     ("assignment", "match"),
     [
         ("training.lrr=1", r"^training: must be one of the known names, got 'lrr'\. Did you mean 'lr'\?"),
-        ("lr=1", r"^settings: must be one of the known names, got 'lr'\. Known: data, model, training\."),
+        ("lr=1", r"^settings: must be one of the known names, got 'lr'\. Known: preset, data, model, training\."),
         ("training.lr", r"^--set: must be name=value, got 'training\.lr'\. Such as --set training\.lr=0\.1\."),
         ("data.target.x=1", r"^data\.target: must be text, got \{'x': 1\}\."),
         ("training.epochs=many", r"^training\.epochs: must be a valid integer"),

@@ -99,7 +99,7 @@ Time = Annotated[str | None, _option("Validate and test on the latest rows by th
 # What is trained.
 Model = Annotated[
     str | None,
-    _option("linear, mlp, wide-deep, cnn or package.module:Class (mlp; for images cnn).", MODEL, "NAME"),
+    _option("linear, mlp, resnet, wide-deep, cnn or package.module:Class (mlp; for images cnn).", MODEL, "NAME"),
 ]
 ModelArgs = Annotated[
     list[str] | None, _option("For a class of your own; may be repeated.", MODEL, "NAME=VALUE", "--model-arg")
@@ -107,6 +107,8 @@ ModelArgs = Annotated[
 Hidden = Annotated[Any, _option("Of the hidden layers, such as 50,40.", MODEL, "WIDTHS", parser=whole_numbers)]
 Activation = Annotated[str | None, _option("relu, gelu, silu, tanh and others (relu).", MODEL, "NAME")]
 Dropout = Annotated[float | None, _option("Share of hidden outputs to drop (0).", MODEL, "SHARE")]
+Norm = Annotated[str | None, _option("none, batch, layer (the model's own).", MODEL, "NAME")]
+NumericEmbedding = Annotated[str | None, _option("none, piecewise-linear, periodic (none).", MODEL, "NAME")]
 Wide = Annotated[list[str] | None, _option("Of wide-deep: straight to the output (all).", MODEL, "COLUMNS")]
 Deep = Annotated[list[str] | None, _option("Of wide-deep: through hidden layers (all).", MODEL, "COLUMNS")]
 AuxWeight = Annotated[float | None, _option("Of wide-deep: share of an auxiliary loss (0).", MODEL, "SHARE")]
@@ -135,6 +137,7 @@ Monitor = Annotated[str | None, _option("What tells the best epoch (valid_loss).
 Metrics = Annotated[list[str] | None, _option("What to measure, such as accuracy,f1.", TRAINING, "NAMES")]
 
 # Where, and whereto.
+Preset = Annotated[str | None, _option("best: a strong model of a table.", RUN, "NAME")]
 Seed = Annotated[int | None, _option("Of all that is random (0).", RUN, "NUMBER")]
 Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:1, mps, xpu (auto).", RUN, "NAME")]
 Precision = Annotated[str | None, _option("32 or bf16 (32).", RUN, "NAME")]

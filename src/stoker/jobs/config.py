@@ -11,11 +11,22 @@ from pydantic import BeforeValidator, Field
 
 from stoker.data.dataset import Task
 from stoker.errors import ConfigError, UnknownNameError
+from stoker.jobs.presets import with_preset
 from stoker.settings import Settings, merge, override, parse_settings, read_toml
 
 __all__ = ["DataConfig", "FitConfig", "TrainingConfig", "build_config", "setting_names"]
 
-MODEL_SETTINGS = ("hidden", "activation", "dropout", "channels", "wide", "deep", "aux_weight")
+MODEL_SETTINGS = (
+    "hidden",
+    "activation",
+    "dropout",
+    "norm",
+    "numeric_embedding",
+    "channels",
+    "wide",
+    "deep",
+    "aux_weight",
+)
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -117,6 +128,8 @@ class FitConfig(Settings):
     """Everything about a job but the source itself.
 
     Attributes:
+        preset: The bundle of settings that the others were laid over (:data:`stoker.jobs.presets.PRESETS`); they are
+            filled in already.
         data: What is learnt from what.
         model: The model's name and settings, such as ``{"name": "mlp", "hidden": [50, 40]}``, or for a model of the
             user's own ``{"name": "package.module:Class", "args": {"n_hidden": 50}}``; read by
@@ -124,17 +137,21 @@ class FitConfig(Settings):
         training: How.
     """
 
+    preset: str | None = None
     data: DataConfig = DataConfig()
     model: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
 
 def setting_names() -> dict[str, tuple[str, str]]:
-    """The settings by their short names, as Python and the command line use them, and where each belongs."""
+    """The settings by their short names, as Python and the command line use them, and where each belongs.
+
+    The group of a setting that belongs to none is empty.
+    """
     short = {name: ("data", name) for name in DataConfig.model_fields}
     short |= {name: ("training", name) for name in TrainingConfig.model_fields}
     short |= {name: ("model", name) for name in MODEL_SETTINGS}
-    return short | {"model": ("model", "name"), "model_args": ("model", "args")}
+    return short | {"model": ("model", "name"), "model_args": ("model", "args"), "preset": ("", "preset")}
 
 
 def build_config(
@@ -142,10 +159,11 @@ def build_config(
     short: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> FitConfig:
-    """Put the settings together: the defaults, over them the file's, the short ones, the assignments.
+    """Put the settings together: the defaults, over them the preset's, the file's, the short ones, the assignments.
 
     Args:
-        file: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.
+        file: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``; above them may stand
+            ``preset = "best"``.
         short: Short names (:func:`setting_names`) to values; ``None`` means not given.
         assignments: ``"training.lr=0.1"``, and so on.
 
@@ -162,8 +180,8 @@ def build_config(
             raise UnknownNameError("settings", name, places)
         if value is not None:
             group, key = places[name]
-            raw = merge(raw, {group: {key: value}})
-    config = parse_settings(FitConfig, _with_precision_text(override(raw, assignments)))
+            raw = merge(raw, {group: {key: value}} if group else {key: value})
+    config = parse_settings(FitConfig, _with_precision_text(with_preset(override(raw, assignments))))
     for name in ("optimizer_settings", "schedule_settings", "groups"):
         _check_plain(f"training.{name}", getattr(config.training, name))
     from stoker.models.registry import model_config  # needs torch, which reading the settings' names does not

@@ -78,7 +78,7 @@ def fit(
         source: A file (CSV, TSV, Parquet, Arrow, JSON lines), a directory of images, a named data set such as
             ``"digits"``, a pandas, polars or Arrow table, or ``(X, y)`` arrays.
         out: The run's directory, which must not exist; by default ``runs/<source>-<time>``.
-        config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``.
+        config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``, and ``preset`` above them.
         assignments: ``"training.lr=0.1"``, over everything else.
         valid: A source of this split, instead of rows held back from ``source``.
         test: Likewise.
@@ -89,10 +89,11 @@ def fit(
             keep them, ``MLFLOW_TRACKING_URI``), or both. Each needs the extra of its name.
         now: The time of the run, by default the clock's.
         **settings: Any setting by its short name (:func:`stoker.jobs.config.setting_names`): ``target="price"``,
-            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``. ``lr="auto"`` looks for a learning rate first
-            (:meth:`stoker.training.trainer.Trainer.find_lr`). A model of your own is ``model="package.module:Class"``,
-            or the class itself, with ``model_args={"n_hidden": 50}``; :func:`stoker.models.own.filled_in` says which
-            arguments follow from the data, :class:`stoker.models.own.OwnNetwork` what it is called with.
+            ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``; ``preset="best"`` for a strong model of a
+            table. ``lr="auto"`` looks for a learning rate first (:meth:`stoker.training.trainer.Trainer.find_lr`). A
+            model of your own is ``model="package.module:Class"``, or the class itself, with
+            ``model_args={"n_hidden": 50}``; :func:`stoker.models.own.filled_in` says which arguments follow from the
+            data, :class:`stoker.models.own.OwnNetwork` what it is called with.
 
     Returns:
         The run.

@@ -19,7 +19,7 @@ from stoker.errors import ConfigError, EncodingError, OutOfMemoryError, SchemaEr
 from stoker.jobs.config import FitConfig
 from stoker.jobs.splitting import Parts, counted, in_source, split_images, split_table
 from stoker.models.assembly import Assembly, Rescale
-from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
+from stoker.models.inputs import FitsInputs, ImageSpec, InputSpec, TableSpec
 from stoker.models.own import OwnModel, OwnModelConfig, filled_in
 from stoker.models.registry import ModelConfig, model_config
 from stoker.models.wide_deep import WideDeepConfig, check_columns
@@ -153,6 +153,7 @@ def _prepare_table(
     spec = TableSpec(
         n_numeric=encoder.n_numeric,
         cardinalities=encoder.cardinalities,
+        n_flags=encoder.n_numeric - encoder.config.numeric,
         numeric_columns=numeric_columns,
         categorical_columns=categorical_columns,
     )
@@ -172,6 +173,8 @@ def _prepare_table(
         class_weights=_class_weights(config, targets["train"], target.classes),
     )
     model = _build(recipe, network, encoder, config, targets["train"], own)
+    if isinstance(model.head.network, FitsInputs):
+        model.head.network.fit_inputs(**encoded["train"])
     splits = {name: (inputs, targets[name]) for name, inputs in encoded.items()}
     return Prepared(recipe, model, config, source.provenance, splits, duplicates)
 
@@ -356,6 +359,8 @@ def _class_weights(config: FitConfig, targets: Tensor, classes: tuple[str, ...])
 
 def _refuse_table_settings(config: FitConfig) -> None:
     """Settings that mean nothing for images are a mistake, not something to pass over."""
+    if config.preset is not None:
+        raise ConfigError("preset", "is for tables", f"{config.preset!r} for images", "Leave it out.")
     for_both = {"valid", "test", "valid_size", "test_size", "skip_bad"}
     for name, field in type(config.data).model_fields.items():
         if name not in for_both and getattr(config.data, name) != field.default:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from stoker.models.inputs import ACTIVATIONS, Activation, ImageSpec, hidden_layers
+from stoker.models.inputs import ImageSpec, hidden_layers
+from stoker.models.layers import ACTIVATIONS, Activation
 from stoker.settings import Settings
 
 __all__ = ["CNN", "CNNConfig"]

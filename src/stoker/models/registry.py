@@ -15,12 +15,13 @@ from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
 from stoker.models.linear import Linear, LinearConfig
 from stoker.models.mlp import ImageMLP, MLPConfig, TableMLP
 from stoker.models.own import OwnModel, OwnModelConfig, build_own
+from stoker.models.resnet import ResNet, ResNetConfig
 from stoker.models.wide_deep import TableWideAndDeep, WideDeepConfig
 from stoker.settings import parse_settings
 
 __all__ = ["MODELS", "ModelConfig", "build_model", "model_config"]
 
-_BuiltIn: TypeAlias = LinearConfig | MLPConfig | WideDeepConfig | CNNConfig
+_BuiltIn: TypeAlias = LinearConfig | MLPConfig | ResNetConfig | WideDeepConfig | CNNConfig
 ModelConfig: TypeAlias = _BuiltIn | OwnModelConfig
 
 
@@ -35,6 +36,7 @@ class _Entry:
 MODELS: dict[str, _Entry] = {
     "linear": _Entry(LinearConfig, {TableSpec: lambda _, spec, outputs: Linear(spec, outputs)}),
     "mlp": _Entry(MLPConfig, {TableSpec: TableMLP, ImageSpec: ImageMLP}),
+    "resnet": _Entry(ResNetConfig, {TableSpec: ResNet}),
     "wide-deep": _Entry(WideDeepConfig, {TableSpec: TableWideAndDeep}),
     "cnn": _Entry(CNNConfig, {ImageSpec: CNN}),
 }

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stoker.data.schema import Schema
 from stoker.errors import ConfigError, UnknownNameError
-from stoker.models.inputs import ACTIVATIONS, Activation, TableInput, TableSpec, hidden_layers
+from stoker.models.inputs import TableInput, TableSpec, hidden_layers
+from stoker.models.layers import ACTIVATIONS, Activation
 from stoker.settings import Settings
 
 __all__ = ["TableWideAndDeep", "WideAndDeep", "WideDeepConfig", "check_columns"]
@@ -33,7 +34,7 @@ class WideDeepConfig(Settings):
         wide: The columns of the table that go straight to the output, ``"all"`` or their names.
         deep: The columns that go through the hidden layers; a column may go both ways.
         hidden: The width of each hidden layer.
-        activation: After each hidden layer; a name out of :data:`stoker.models.inputs.ACTIVATIONS`.
+        activation: After each hidden layer; a name out of :data:`stoker.models.layers.ACTIVATIONS`.
         dropout: The part of each hidden layer's outputs that is dropped while training, in ``[0, 1)``.
         aux_weight: The share of the loss, in ``[0, 1)``, that an auxiliary output of the deep path has while training,
             which makes the deep path learn something of its own. 0 for no such output.
@@ -59,7 +60,7 @@ class WideAndDeep(nn.Module):
         n_deep: How many go through the hidden layers.
         n_outputs: 1 for regression, the number of classes for classification.
         hidden: The width of each hidden layer.
-        activation: After each hidden layer; a name out of :data:`stoker.models.inputs.ACTIVATIONS`.
+        activation: After each hidden layer; a name out of :data:`stoker.models.layers.ACTIVATIONS`.
         dropout: The part of each hidden layer's outputs that is dropped while training, in ``[0, 1)``.
         auxiliary: Give the deep path an output of its own, :math:`W' h(x_\mathrm{deep}) + b'`, in training mode.
 

@@ -72,6 +72,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "",
         "## How",
         "",
+        *([f"- preset: {_line(settings['preset'])}"] if settings.get("preset") else []),
         f"- data: {_settings(settings['data'])}",
         f"- model: {_settings(settings['model'])}; {training['parameters']:,} parameters",
         f"- training: {_settings(settings['training'])}",
@@ -132,7 +133,7 @@ def _number(value: float) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     """The settings that say something: not those left empty or switched off; the seed always."""
-    empty: tuple[object, ...] = (None, "", False, 0.0, [], {})
+    empty: tuple[object, ...] = (None, "", "none", False, 0.0, [], {})
     told = {name: value for name, value in settings.items() if name == "seed" or value not in empty}
     return ", ".join(f"{name} {_line(value)}" for name, value in told.items())
 

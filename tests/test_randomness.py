@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import torch
 
-from stoker.data.batches import epoch_order
+from stoker.data.resident import epoch_order
 from stoker.randomness import derive_seed, generator, preserved_randomness, seed_globally
 
 CPU = torch.device("cpu")

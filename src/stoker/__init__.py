@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stoker._version import __version__
 
 if TYPE_CHECKING:
-    from stoker.data.batches import ResidentBatches
     from stoker.data.dataset import ImageSet, Table
+    from stoker.data.resident import ResidentBatches
     from stoker.data.sources import load as load_data
     from stoker.errors import StokerError
     from stoker.jobs.fit import fit
@@ -80,7 +80,7 @@ _PLACES = {
     "PeriodicEmbedding": "stoker.models.numeric",
     "PiecewiseLinearEmbedding": "stoker.models.numeric",
     "Predictions": "stoker.jobs.run",
-    "ResidentBatches": "stoker.data.batches",
+    "ResidentBatches": "stoker.data.resident",
     "ResidualBlock": "stoker.models.layers",
     "Run": "stoker.jobs.run",
     "StokerClassifier": "stoker.sklearn.classifier",

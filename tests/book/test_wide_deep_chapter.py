@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stoker import Loss, Table, Trainer, WideAndDeep
-from stoker.data.batches import epoch_order
+from stoker.data.resident import epoch_order
 
 WIDE, DEEP = slice(0, 5), slice(2, 8)
 

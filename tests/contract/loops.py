@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import call_model, epoch_order, tree_map
+from stoker.data.resident import epoch_order
+from stoker.data.trees import call_model, tree_map
 from stoker.randomness import derive_seed
 
 SEED = 5

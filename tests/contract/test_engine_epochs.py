@@ -12,7 +12,7 @@ from loops import BATCH, EPOCHS, SEED, assert_same_state, built, loop, mlp, rows
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import ResidentBatches
+from stoker.data.resident import ResidentBatches
 from stoker.engines import eager
 from stoker.engines.step import EpochOutcome, Step
 from stoker.errors import InputTypeError

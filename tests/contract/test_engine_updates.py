@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stoker.data.batches import epoch_order
+from stoker.data.resident import epoch_order
 from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.trainer import ENGINES, Trainer
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stoker.data.batches import call_model
+from stoker.data.trees import call_model
 from stoker.errors import ConfigError, UnknownNameError
 from stoker.models.assembly import Assembly, Head, Rescale
 from stoker.models.cnn import CNNConfig

@@ -10,18 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
-from stoker.data import batches as room
-from stoker.data.batches import (
-    Batches,
-    LoaderBatches,
-    ResidentBatches,
-    as_batches,
-    batch_rows,
-    call_model,
-    epoch_order,
-    leaves,
-    tree_map,
-)
+from stoker.data import resident as room
+from stoker.data.batches import Batches, as_batches
+from stoker.data.loaders import LoaderBatches
+from stoker.data.resident import ResidentBatches, epoch_order
+from stoker.data.trees import batch_rows, call_model, leaves, tree_map
 from stoker.errors import ConfigError, DataError, InputTypeError
 
 X = torch.arange(30, dtype=torch.float32).reshape(10, 3)
@@ -373,11 +366,17 @@ def test_loader_args_that_the_data_loader_refuses(wrong: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    ("item", "got"), [(X, "Tensor"), ([X], "1 element"), ({"x": X, "y": Y}, "dict")], ids=["tensor", "one", "dict"]
+    ("item", "got"),
+    [
+        (X, r"Tensor\. Let the Dataset return both\."),
+        ([X], r"1 element\. Let the Dataset return both\."),
+        ({"x": X, "y": Y}, r"a dict of x, y\. Say which entries are targets: Loss\(criterion, target='y'\)\."),
+    ],
+    ids=["tensor", "one", "dict"],
 )
 def test_a_loader_that_yields_no_targets(item: Any, got: str) -> None:
     batches = as_batches(DataLoader([item], batch_size=None))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=rf"batches: a batch must be \(inputs, targets\), got {got}\. Let the Dataset"):
+    with pytest.raises(DataError, match=rf"batches: a batch must be \(inputs, targets\), got {got}"):
         next(iter(batches.epoch(0)))
 
 

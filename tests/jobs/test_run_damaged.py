@@ -46,7 +46,7 @@ def test_a_copy_is_as_good_as_the_run(copied: Path, whole: Path) -> None:
         (lambda data: data.update(format=9), r"must be of format 1, got 9"),
         (
             lambda data: data["settings"]["training"].update(lr="x"),
-            r"damaged \(settings\.training\.lr: must be a valid number",
+            r"damaged \(settings\.training\.lr: must be a number above 0, or auto",
         ),
         (lambda data: data["settings"]["training"].update(bogus=1), r"damaged \(settings\.training: .*got 'bogus'"),
         (

@@ -9,7 +9,8 @@ from sklearn import metrics as sk
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from stoker.data.batches import ResidentBatches, as_batches
+from stoker.data.batches import as_batches
+from stoker.data.resident import ResidentBatches
 from stoker.errors import DataError, InputTypeError
 from stoker.training import evaluation
 from stoker.training.evaluation import evaluate, evaluating, evaluation_rows, predict

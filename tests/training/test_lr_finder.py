@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from stoker.data.batches import epoch_order
+from stoker.data.resident import epoch_order
 from stoker.errors import ConfigError, DataError, NonFiniteLossError, TrainingError
 from stoker.training.lr_finder import growing_rates, smoothed_changes, suggested
 from stoker.training.schedules import build_schedule

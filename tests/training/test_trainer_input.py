@@ -13,7 +13,7 @@ from fitting import QUIET, VALID, X, Y, net, same, trainer_of, weights
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from stoker.data.batches import ResidentBatches
+from stoker.data.resident import ResidentBatches
 from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
 from stoker.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import Batch, batch_rows, call_model, tree_map
+from stoker.data.trees import Batch, batch_rows, call_model, tree_map
 from stoker.engines.step import EpochOutcome, Step, Watch, one_number
 
 __all__ = ["EagerEngine", "Update", "batch_loss", "eager_step", "windows"]

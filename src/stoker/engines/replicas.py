@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stoker.data.batches import tree_map
+from stoker.data.trees import tree_map
 from stoker.errors import ConfigError, TrainingError
 
 __all__ = ["Replicas", "share_rows"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import Batch
+from stoker.data.trees import Batch
 from stoker.engines.replicas import Replicas
 from stoker.errors import InputTypeError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stoker.data.batches import call_model, tree_map
+from stoker.data.trees import call_model, tree_map
 
 __all__ = ["Assembly", "Head", "Rescale"]
 

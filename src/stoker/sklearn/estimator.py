@@ -17,10 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import ResidentBatches, tree_map
 from stoker.data.dataset import Task
 from stoker.data.encoder import TableEncoder
+from stoker.data.resident import ResidentBatches
 from stoker.data.splits import split_rows
+from stoker.data.trees import tree_map
 from stoker.errors import ConfigError, InputTypeError, UnknownNameError
 from stoker.models.assembly import Assembly, Head
 from stoker.models.inputs import TableSpec

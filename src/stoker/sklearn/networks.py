@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import tree_map
+from stoker.data.trees import tree_map
 from stoker.errors import ConfigError
 from stoker.models.assembly import Head
 from stoker.models.importing import told

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import Batches, ResidentBatches, batch_rows, call_model, leaves, tree_map
+from stoker.data.batches import Batches
+from stoker.data.resident import ResidentBatches
+from stoker.data.trees import batch_rows, call_model, leaves, tree_map
 from stoker.errors import DataError, InputTypeError
 from stoker.randomness import preserved_randomness
 from stoker.training.memory import naming_batch_size

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from stoker.data.batches import Batch, Batches
+from stoker.data.batches import Batches
+from stoker.data.trees import Batch
 from stoker.engines.step import Engine, EpochOutcome, Step
 from stoker.errors import DataError, NonFiniteLossError, UnknownNameError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import Batch, batch_rows
+from stoker.data.trees import Batch, batch_rows
 from stoker.engines.eager import batch_loss, eager_step, windows
 from stoker.engines.step import Step
 from stoker.errors import ConfigError, DataError, NonFiniteLossError, TrainingError

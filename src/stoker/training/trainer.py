@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
-from stoker.data.batches import Batch, Batches, as_batches, batch_rows, call_model
+from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
+from stoker.data.trees import Batch, batch_rows, call_model
 from stoker.engines.eager import EagerEngine
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine, Step

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import leaves, tree_map
+from stoker.data.trees import leaves, tree_map
 from stoker.randomness import generator
 from stoker.training.preflight.findings import Finding
 

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from stoker.data.batches import leaves
+from stoker.data.trees import leaves
 from stoker.training.preflight.findings import Finding
 from stoker.training.preflight.statics import device_finding
 from stoker.training.preflight.watch import Call

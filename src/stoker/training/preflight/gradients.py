@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stoker.data.batches import leaves
+from stoker.data.trees import leaves
 from stoker.training.preflight.findings import Finding
 from stoker.training.preflight.finite import values_of
 from stoker.training.preflight.statics import listed

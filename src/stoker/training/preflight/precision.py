@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stoker.data.batches import leaves
+from stoker.data.trees import leaves
 from stoker.training.preflight.findings import Finding
 from stoker.training.preflight.statics import listed
 

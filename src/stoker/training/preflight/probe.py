@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.optim import Optimizer
 
-from stoker.data.batches import batch_rows, call_model, leaves, tree_map
+from stoker.data.trees import batch_rows, call_model, leaves, tree_map
 from stoker.engines.step import one_number
 from stoker.errors import StokerError
 from stoker.randomness import derive_seed, seed_globally

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from stoker.data.batches import leaves
+from stoker.data.trees import leaves
 
 __all__ = ["Call", "Watch"]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import stoker
 from stoker.cli.app import app
-from stoker.errors import ConfigError, InputTypeError, RunError, UnknownNameError
+from stoker.errors import CheckError, ConfigError, InputTypeError, RunError, UnknownNameError
 
 PLAIN: dict[str, Any] = {"hidden": None, "epochs": 8, "lr": 0.02}
 NETS = """
@@ -189,6 +189,34 @@ def test_predictions_are_in_the_targets_unit(tmp_path: Path) -> None:
     run = quick_fit(rows, tmp_path / "run", target="price", model=Net, **(PLAIN | {"epochs": 30}))
     assert run.metrics["test"]["r2"] > 0.5
     assert run.predict(rows).outputs.mean().item() == pytest.approx(rows["price"].mean(), rel=0.1)
+
+
+class Soft(nn.Module):
+    """Ends in a softmax, before a criterion that has one."""
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(n_features, n_classes), nn.Softmax(dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.layers(x)
+        return output
+
+
+class Cut(Net):
+    """Cuts its outputs off from its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+def test_what_the_check_finds_is_told_and_kept_or_stops_the_job(tmp_path: Path) -> None:
+    run = stoker.fit("iris", model=Soft, epochs=1, out=tmp_path / "run", progress="none")
+    text = "(Softmax): softmax comes before MeanCrossEntropy, which takes logits: it learns slowly, or not at all."
+    assert any(text in notice for notice in run.notices)
+    with pytest.raises(CheckError, match=r"check: the first batch must pass before training begins, got 1 error\."):
+        quick_fit(learning("price", 60), tmp_path / "cut", target="price", model=Cut, **PLAIN)
+    assert not (tmp_path / "cut").exists()
 
 
 class TestNothingIsImportedUnlessItIsNamed:

@@ -46,6 +46,7 @@ from stoker.training.device import resolve_device
 from stoker.training.history import History, history_csv
 from stoker.training.interrupts import CtrlC
 from stoker.training.lr_finder import LrCurve
+from stoker.training.preflight.findings import act_on
 from stoker.training.progress import ProgressMode
 from stoker.training.trainer import Trainer
 
@@ -100,6 +101,7 @@ def fit(
 
     Raises:
         ConfigError: A setting is unknown, out of range, or does not fit the data.
+        CheckError: The first batch shows that training would fail or be in vain.
         SourceNotFoundError: A source is not there.
         DataError: The data cannot be used as they are; names column, row and value.
         RunExistsError: ``out`` exists.
@@ -149,6 +151,7 @@ def fit(
             trainer = _trainer(ready)
         about = {"source": ready.provenance.name, **_resolved(ready, trainer)}
         loggers = make_loggers(logs if first else (), path, about)
+        _check(trainer, ready, tell)
         history, failure = _train(trainer, ready, [*callbacks, *loggers], progress)
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
@@ -205,6 +208,14 @@ class _Trained:
     curve: LrCurve | None
 
 
+def _check(trainer: Trainer, ready: Prepared, tell: Notify) -> None:
+    """Look at the first batch; what lets training go on is told, and kept in the run, as other notices are."""
+    findings = trainer.check(ready.splits["train"], batch_size=ready.config.training.batch_size)
+    act_on(finding for finding in findings if finding.severity == "error")
+    for finding in findings:
+        tell(str(finding))
+
+
 def _train(
     trainer: Trainer, ready: Prepared, callbacks: Iterable[Callback], progress: ProgressMode
 ) -> tuple[History, NonFiniteLossError | None]:
@@ -222,6 +233,7 @@ def _train(
             restore_best=True,
             callbacks=callbacks,
             progress=progress,
+            check=False,  # see _check
         )
     except NonFiniteLossError as error:
         if error.history is None or not error.history.rows:

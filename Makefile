@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
+# Files of tests side by side on the cores, one thread each: more threads would wait for each other.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-quick test-latest lint bench-eager bench-flights bench-preset clean
 
@@ -22,13 +24,13 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/stoker fit digits --epochs 30
 
 test: $(VENV)/.installed lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL)
 
 test-quick: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-latest: $(LATEST)/.installed
-	$(LATEST)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Stoker's eager engine beside the hand-written loop: microseconds per step, same data, same network, same updates.
+"""Stoker's engines beside the hand-written loop: microseconds per step, same data, same network, same updates.
 
     make bench-eager            # or: python benchmarks/eager.py [--epochs 3] [--threads 2]
 
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import stoker
-from stoker.engines.eager import EagerEngine
 from stoker.training.trainer import Trainer
 
 
@@ -85,13 +84,13 @@ def by_hand(model: nn.Module, criterion: nn.Module, lr: float, data: Dataset[Any
 
 
 def by_stoker(
-    model: nn.Module, criterion: nn.Module, lr: float, data: tuple[Tensor, Tensor]
+    model: nn.Module, criterion: nn.Module, lr: float, data: tuple[Tensor, Tensor], engine: str = "eager"
 ) -> Iterator[tuple[float, float]]:
-    trainer = Trainer(model, criterion, "sgd", lr=lr, metrics=(), device="cpu", engine=EagerEngine.name)
+    trainer = Trainer(model, criterion, "sgd", lr=lr, metrics=(), device="cpu", engine=engine)
     steps = -(-len(data[1]) // 32)
     while True:
         started = time.perf_counter()
-        history = trainer.fit(data, epochs=1, batch_size=32, progress="none")
+        history = trainer.fit(data, epochs=1, batch_size=32, progress="none", check=False)
         yield (time.perf_counter() - started) / steps, history.rows[-1]["train_loss"]
 
 
@@ -123,6 +122,7 @@ def main() -> None:
         "California housing, 8-50-40-1",
         {
             "stoker": lambda: by_stoker(mlp(8, 50, 40, 1), nn.MSELoss(), 0.02, (X, y)),
+            "stoker, compiled": lambda: by_stoker(mlp(8, 50, 40, 1), nn.MSELoss(), 0.02, (X, y), "compiled"),
             "by hand": lambda: by_hand(mlp(8, 50, 40, 1), nn.MSELoss(), 0.02, TensorDataset(X, y)),
         },
         arguments.epochs * 3,
@@ -130,6 +130,9 @@ def main() -> None:
     images, labels = fashion()
     sides: dict[str, Callable[[], Iterator[tuple[float, float]]]] = {
         "stoker": lambda: by_stoker(mlp(784, 300, 100, 10), nn.CrossEntropyLoss(), 0.05, (images, labels)),
+        "stoker, compiled": lambda: by_stoker(
+            mlp(784, 300, 100, 10), nn.CrossEntropyLoss(), 0.05, (images, labels), "compiled"
+        ),
         "by hand, over tensors": lambda: by_hand(
             mlp(784, 300, 100, 10), nn.CrossEntropyLoss(), 0.05, TensorDataset(images, labels)
         ),

@@ -16,6 +16,7 @@
     ├── TrainingError           (RuntimeError)       training that cannot go on
     │   ├── NonFiniteLossError                       the loss became NaN or infinite
     │   └── OutOfMemoryError    (MemoryError)        a batch that does not fit into memory
+    ├── LoweringError           (NotImplementedError) a step that cannot be made into a program for XLA
     ├── RunError                (ValueError)         a run directory that cannot be read
     ├── RunNotFoundError        (FileNotFoundError)  no run directory there
     ├── RunExistsError          (FileExistsError)    an existing directory would be overwritten
@@ -38,6 +39,7 @@ __all__ = [
     "DiskFullError",
     "EncodingError",
     "InputTypeError",
+    "LoweringError",
     "MissingExtraError",
     "NonFiniteLossError",
     "OutOfMemoryError",
@@ -160,6 +162,10 @@ class NonFiniteLossError(TrainingError):
 
 class OutOfMemoryError(TrainingError, MemoryError):
     """A batch that does not fit into the device's memory."""
+
+
+class LoweringError(StokerError, NotImplementedError):
+    """A step that cannot be made into a program for XLA: it has an operator without a lowering."""
 
 
 class RunError(StokerError, ValueError):

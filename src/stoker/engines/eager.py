@@ -123,9 +123,16 @@ def _needs_closure(update: Callable[..., Any]) -> bool:
 
 
 class EagerEngine:
-    """Carries out each step with ordinary PyTorch calls, one after the other."""
+    """Carries out each step with ordinary PyTorch calls, one after the other.
+
+    Args:
+        reason: Why it stands in for another engine; ``None`` if it does not.
+    """
 
     name = "eager"
+
+    def __init__(self, reason: str | None = None) -> None:
+        self.reason = reason
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""

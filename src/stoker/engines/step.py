@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stoker.data.batches import Batches
 from stoker.data.trees import Batch
 from stoker.engines.replicas import Replicas
 from stoker.errors import InputTypeError
 
-__all__ = ["Engine", "EpochOutcome", "Step", "Watch", "one_number"]
+__all__ = ["Engine", "Epoch", "EpochOutcome", "Step", "Watch", "one_number"]
 
 Watch = Callable[["EpochOutcome"], bool]
 """Called between segments with the epoch so far; returning ``False`` ends the epoch there."""
@@ -57,6 +58,26 @@ class Step:
     def trained(self) -> list[nn.Parameter]:
         """What the optimizer trains; gradients of the model's other parameters pile up, and count in no norm."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data: its batches, one after the other.
+
+    An engine that does not go through them one by one may know them all from the two attributes.
+
+    Attributes:
+        batches: All data.
+        number: Of the epoch, from 0.
+        iterator: Its batches.
+    """
+
+    batches: Batches
+    number: int
+    iterator: Iterator[Batch]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterator
 
 
 @dataclass
@@ -106,9 +127,14 @@ class Engine(Protocol):
 
     Same batches, same order, same arithmetic as every other engine; after each segment the model and the optimizer hold
     the state reached.
+
+    Attributes:
+        name: What it is called.
+        reason: Why the eager engine's steps stand in for its own; ``None`` if they do not.
     """
 
     name: str
+    reason: str | None
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """Make one update per batch, until the batches end, ``watch`` says stop, or a loss is not finite.

@@ -382,7 +382,7 @@ def _record(trained: _Trained) -> Record:
         notices=tuple(trained.notices),
         settings=_resolved(ready, trainer),
         training=TrainingRecord(
-            engine=trainer.engine.name,
+            engine=trainer.engine_reason.partition(":")[0],
             engine_reason=trainer.engine_reason,
             device=str(trainer.device),
             epochs=len(history),

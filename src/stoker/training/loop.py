@@ -11,7 +11,7 @@ import torch
 
 from stoker.data.batches import Batches
 from stoker.data.trees import Batch
-from stoker.engines.step import Engine, EpochOutcome, Step
+from stoker.engines.step import Engine, Epoch, EpochOutcome, Step
 from stoker.errors import DataError, NonFiniteLossError, UnknownNameError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training.average import WeightAverage
@@ -160,7 +160,7 @@ class Loop:
                 seed_globally(derive_seed(self.seed, "noise", number, replicas.rank), device)
         step = replace(self.step, on_update=heard if listeners else None)
         with torch.enable_grad():
-            outcome = self.engine.train_epoch(step, batches, watch)
+            outcome = self.engine.train_epoch(step, Epoch(self.batches, number, batches), watch)
         self.state.step += outcome.steps
         return outcome, asked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,16 @@ from stoker.training.scores import Scores, score_direction
 
 __all__ = ["ENGINES", "Trainer"]
 
-ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine}
+
+def _compiled() -> Engine:
+    if importlib.util.find_spec("jax") is None:
+        return EagerEngine("JAX is not installed")
+    from stoker.engines.compiled import CompiledEngine
+
+    return CompiledEngine()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine, "compiled": _compiled}
 Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
@@ -92,7 +102,9 @@ class Trainer:
         precision: ``"32"``, or ``"bf16"``: autocast to bfloat16.
         deterministic: Use deterministic algorithms only; slower on some devices.
         seed: Seeds the order of each epoch and the noise (dropout) within it.
-        engine: ``"auto"`` or ``"eager"``.
+        engine: ``"eager"``: one PyTorch call after the other. ``"compiled"``: each epoch as one program for XLA, where
+            the data are tensors and the step can be captured; else eager, and ``engine_reason`` says why. ``"auto"``:
+            eager.
         channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions.
         distributed: Train together with other processes, each on its share of every batch; by default where
             ``torchrun`` started several. See :mod:`stoker.engines.replicas`.
@@ -151,7 +163,7 @@ class Trainer:
             WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
-        self.engine, self.engine_reason = _choose_engine(engine)
+        self.engine, self._chosen_because = _choose_engine(engine)
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:
@@ -178,6 +190,11 @@ class Trainer:
         self.deterministic = deterministic
         self.seed = seed
         self.state = TrainState()
+
+    @property
+    def engine_reason(self) -> str:
+        """What carries out the steps, and why: ``"compiled: as asked"``, ``"eager: a hook on layers.0"``."""
+        return self._chosen_because if self.engine.reason is None else f"eager: {self.engine.reason}"
 
     def _build_optimizer(self) -> Optimizer:
         return build_optimizer(self._optimizer_spec, self.model, **self._optimizer_arguments)
@@ -503,7 +520,7 @@ class Trainer:
 
 def _choose_engine(name: str) -> tuple[Engine, str]:
     if name == "auto":
-        return EagerEngine(), "eager: the one engine there is"
+        return EagerEngine(), "eager: the default"
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ["auto", *ENGINES])
     return ENGINES[name](), f"{name}: as asked"

@@ -1,0 +1,230 @@
+"""Capture: a training step of the user's own module as two graphs of ATen operators.
+
+The first gives a batch's loss, gradients and buffers, the second the update. Both are pure functions of tensors: the
+module is called through ``torch.func.functional_call`` and only traced, never changed, and PyTorch does the
+differentiation.
+Hyperparameters are inputs of the second, so that changing them changes no graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from stoker.data.trees import call_model
+from stoker.engines.decompositions import trace
+from stoker.engines.step import Step, one_number
+from stoker.engines.updates.clipping import clip_grad_norm
+from stoker.engines.updates.protocol import UnsupportedOptimizerError, Update
+from stoker.engines.updates.registry import update_for
+from stoker.engines.updates.state import Cohort, read_state
+
+__all__ = ["CaptureError", "Captured", "State", "capture", "idle_parameters", "uncapturable"]
+
+
+class CaptureError(Exception):
+    """A step cannot be captured; the text is a reason of one line for the user."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step changes, and what it needs besides, as tensors of the user's own objects.
+
+    Attributes:
+        parameters: What is updated, cohort by cohort.
+        buffers: All of the model's.
+        constants: Parameters that are not updated.
+        update: The optimizer's.
+        groups: Its hyperparameters.
+        cohorts: Its state; see :class:`stoker.engines.updates.state.Cohort`.
+    """
+
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    constants: dict[str, Tensor]
+    update: Update
+    groups: tuple[Mapping[str, Any], ...]
+    cohorts: tuple[Cohort, ...]
+
+    @classmethod
+    def of(cls, step: Step, idle: frozenset[str] = frozenset()) -> State:
+        """The state as it is now.
+
+        Args:
+            step: The step.
+            idle: Parameters that get no gradient, which the optimizer passes over.
+
+        Raises:
+            CaptureError: The optimizer has no pure update.
+        """
+        named = dict(step.model.named_parameters())
+        names = {id(parameter): name for name, parameter in named.items()}
+        active = [p for name, p in named.items() if p.requires_grad and name not in idle]
+        try:
+            update = update_for(step.optimizer)
+            cohorts = tuple(read_state(step.optimizer, update, active))
+        except UnsupportedOptimizerError as error:
+            raise CaptureError(str(error)) from error
+        moving: dict[str, Tensor] = {
+            names[id(parameter)]: parameter for cohort in cohorts for parameter in cohort.parameters
+        }
+        constants: dict[str, Tensor] = {name: parameter for name, parameter in named.items() if name not in moving}
+        buffers = dict(step.model.named_buffers())
+        return cls(moving, buffers, constants, update, tuple(step.optimizer.param_groups), cohorts)
+
+    @property
+    def slots(self) -> list[Tensor]:
+        """The optimizer's tensors, cohort by cohort, parameter by parameter."""
+        return [slot for cohort in self.cohorts for slots in cohort.slots for slot in slots.values()]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The two graphs; their placeholders and outputs are flat.
+
+    Attributes:
+        gradients: ``(parameters, buffers, constants, inputs, targets) → (loss, gradients, buffers)``.
+        update: ``(parameters, gradients, slots, scalars[, max_norm]) → (parameters, slots)``.
+        scalars: Of each cohort, the names of its scalars in order.
+    """
+
+    gradients: fx.GraphModule
+    update: fx.GraphModule
+    scalars: tuple[tuple[str, ...], ...]
+
+
+def uncapturable(step: Step) -> str | None:
+    """Why a step cannot be captured, as far as can be told without trying; ``None`` if nothing speaks against it."""
+    for name, module in step.model.named_modules():
+        if any(getattr(module, hooks, None) for hooks in _HOOKS):
+            return f"a hook on {name or 'the model'}"
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            return f"sparse gradients of {name or 'the model'}"
+        if isinstance(module, torch.jit.ScriptModule):
+            return f"{name or 'the model'} is scripted"
+    known = {id(parameter) for parameter in step.model.parameters()}
+    for parameter in step.trained:
+        if id(parameter) not in known:
+            return "the optimizer trains parameters that are not the model's"
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return "a hook on a parameter"
+    return None
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def idle_parameters(model: nn.Module) -> frozenset[str]:
+    """Those that got no gradient in the step just made."""
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.grad is None)
+
+
+def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
+    """Trace a step for batches of this form.
+
+    Args:
+        step: Its model in the modes in which it shall train.
+        state: As it is now; the graphs hold for other values as well.
+        inputs: One batch's, of the shapes and dtypes that all will have.
+        targets: Likewise.
+
+    Raises:
+        CaptureError: The step does something that cannot be traced.
+    """
+    empty = _scalars_of(state)
+    kept = [(module, dict(vars(module))) for module in step.model.modules()]  # what forward notes down is no step's
+    try:
+        gradients = trace(
+            _gradient_function(step),
+            _plain(state.parameters),
+            _plain(state.buffers),
+            _plain(state.constants),
+            inputs,
+            targets,
+        )
+        example = [torch.zeros_like(parameter) for parameter in state.parameters.values()]
+        clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
+        update = trace(
+            _update_function(state),
+            list(_plain(state.parameters).values()),
+            example,
+            [[_plain(slots) for slots in cohort.slots] for cohort in state.cohorts],
+            empty,
+            clip,
+        )
+    except CaptureError:
+        raise
+    except Exception as error:  # whatever the user's module does that a trace cannot follow
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise CaptureError(f"the step cannot be traced ({type(error).__name__}: {text[:200]})") from error
+    finally:
+        for module, attributes in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _scalars_of(state: State) -> list[dict[str, Tensor]]:
+    groups = [
+        (cohort, state.update.scalars(_group(state, cohort), cohort.counts, [0.1])[0]) for cohort in state.cohorts
+    ]
+    return [{name: torch.zeros((), dtype=cohort.dtype) for name in scalars} for cohort, scalars in groups]
+
+
+def _group(state: State, cohort: Cohort) -> Mapping[str, Any]:
+    return state.groups[cohort.group]
+
+
+def _gradient_function(step: Step) -> Any:
+    def loss_of(
+        parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], constants: Mapping[str, Tensor], x: Any, y: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        own = {name: buffer.clone() for name, buffer in buffers.items()}  # written in place, and read afterwards
+        tensors = {**parameters, **constants, **own}
+
+        def called(*positional: Any, **named: Any) -> Any:
+            return torch.func.functional_call(step.model, tensors, positional, named)
+
+        # A cache of casts would hold tensors of a trace that is over.
+        cast = torch.autocast(step.device.type, dtype=step.autocast, cache_enabled=False)
+        with cast if step.autocast is not None else nullcontext():
+            loss = one_number(step.objective(call_model(called, x), y))
+        return loss, own
+
+    def gradients(parameters: Any, buffers: Any, constants: Any, x: Any, y: Any) -> Any:
+        found, (loss, own) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, buffers, constants, x, y)
+        return loss, list(found.values()), list(own.values())
+
+    return gradients
+
+
+def _update_function(state: State) -> Any:
+    signatures = [state.update.signature(_group(state, cohort)) for cohort in state.cohorts]
+    sizes = [len(cohort.parameters) for cohort in state.cohorts]
+
+    def update(
+        parameters: Sequence[Tensor], gradients: Sequence[Tensor], slots: Any, scalars: Any, max_norm: Sequence[Tensor]
+    ) -> Any:
+        for norm in max_norm:
+            gradients, _ = clip_grad_norm(gradients, norm)
+        after: list[Tensor] = []
+        kept: list[Tensor] = []
+        pairs = iter(zip(parameters, gradients, strict=True))
+        for size, signature, its_slots, its_scalars in zip(sizes, signatures, slots, scalars, strict=True):
+            for place in range(size):
+                parameter, gradient = next(pairs)
+                new, moved = state.update.apply(parameter, gradient, its_slots[place], its_scalars, signature)
+                after.append(new)
+                kept += [moved[name] for name in its_slots[place]]
+        return after, kept
+
+    return update

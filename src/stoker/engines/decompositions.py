@@ -1,0 +1,192 @@
+"""From a function of tensors to a functional graph of core ATen operators, which is what lowerings work on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["decomposition_table", "trace"]
+
+aten = torch.ops.aten
+
+DECOMPOSED = [
+    aten.native_batch_norm,
+    aten.native_batch_norm_backward,
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional,
+    aten._batch_norm_with_update,
+    aten._batch_norm_with_update_functional,
+    aten.batch_norm_backward,
+    aten.rrelu_with_noise_backward,
+]
+"""Turned into arithmetic besides what torch counts as core: a compiler fuses it with what stands around it."""
+
+WHOLE = [aten.embedding_dense_backward]
+"""Left whole, because a compiler has something better than torch's arithmetic for it."""
+
+
+@functools.cache  # it takes a tenth of a second to put together
+def decomposition_table() -> Mapping[Any, Callable[..., Any]]:
+    """How operators are written in terms of others: torch's own core decompositions, and batch norm's."""
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    table.update(get_decompositions(DECOMPOSED))
+    for packet in WHOLE:
+        for overload in packet.overloads():  # type: ignore[no-untyped-call]
+            table.pop(getattr(packet, overload), None)
+    return MappingProxyType(table)
+
+
+def trace(function: Callable[..., Any], *examples: Any) -> fx.GraphModule:
+    """The graph of what a function computes, for inputs of these shapes and dtypes.
+
+    The function runs on tensors without values, as it would for any input: what depends on values cannot be traced.
+    It is traced twice: decomposing batch norm brings writes in place, which only a second pass turns into values.
+
+    Args:
+        function: Of trees of tensors to a tree of tensors; it may use :mod:`torch.func`, and write in place to what
+            it has made itself.
+        *examples: Its arguments.
+
+    Returns:
+        A graph without mutations and views: its placeholders are the leaves of the arguments, in order; its outputs the
+        leaves of what the function returns. Tensors that the function closes over are its constants.
+    """
+    table = decomposition_table()
+    with _Arithmetic():
+        graph = _traced(function, table, examples)
+    graph = _traced(torch.func.functionalize(graph, remove="mutations_and_views"), table, examples)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _traced(
+    function: Callable[..., Any], table: Mapping[Any, Callable[..., Any]], examples: tuple[Any, ...]
+) -> fx.GraphModule:
+    return make_fx(function, decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+
+class _Arithmetic(TorchFunctionMode):
+    """Has plain operators compute what torch would give to a fused kernel, or would look at values for.
+
+    torch's own switches for that (``torch.backends.mkldnn``, ``sdpa_kernel``) hold for the whole process, where an
+    eager training may be going on in another thread; this one holds for the thread that traces. Modules that look for
+    such a mode (``nn.TransformerEncoderLayer``) keep off their fast path for it, too.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _PLAIN.get(func, func)(*args, **(kwargs or {}))
+
+
+def _attention(*args: Any, enable_gqa: bool = False, **kwargs: Any) -> Tensor:
+    return aten._scaled_dot_product_attention_math(*args, enable_gqa=enable_gqa, **kwargs)[0]  # type: ignore[no-any-return]
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    # asked for its weights, torch computes them; what it calls is not seen from here
+    given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
+    wanted = given.arguments.get("need_weights", True)
+    given.arguments["need_weights"] = True
+    output, weights = F.multi_head_attention_forward(*given.args, **given.kwargs)
+    return output, weights if wanted else None
+
+
+def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    if mode != "circular":
+        return F.pad(x, pad, mode, value)
+    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        dim = x.ndim - 1 - i
+        x = x.narrow(dim, max(-before, 0), x.shape[dim] + min(before, 0) + min(after, 0))  # negative numbers cut off
+        before, after = max(before, 0), max(after, 0)
+        x = torch.cat([x.narrow(dim, x.shape[dim] - before, before), x, x.narrow(dim, 0, after)], dim)
+    return x
+
+
+def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:
+        return F.one_hot(x)  # as many as the values say, which cannot be traced
+    return (x[..., None] == torch.arange(num_classes, device=x.device)).long()  # without a look at the values
+
+
+def _lstm(x: Tensor, state: Sequence[Tensor] | Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if isinstance(state, Tensor):  # a packed sequence: batch sizes come second
+        return torch.lstm(x, state, *args)
+    return _lstm_layers(x, state, *args)
+
+
+def _lstm_layers(
+    x: Tensor,
+    state: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``nn.LSTM``, step by step: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html."""
+    hidden, cell = state
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)
+    x = x.transpose(0, 1) if batch_first else x
+    finals = []
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(directions):
+            i = layer * directions + direction
+            own = params[i * each : (i + 1) * each]
+            biases, projection = (own[2:4], own[4:]) if has_biases else ((None, None), own[2:])
+            y, h, c = _lstm_layer(x, hidden[i], cell[i], own[0], own[1], *biases, *projection, reverse=direction == 1)
+            outputs.append(y)
+            finals.append((h, c))
+        x = torch.cat(outputs, -1)
+        if dropout and train and layer < num_layers - 1:
+            x = F.dropout(x, dropout)
+    hiddens, cells = (torch.stack(tensors) for tensors in zip(*finals, strict=True))
+    return x.transpose(0, 1) if batch_first else x, hiddens, cells
+
+
+def _lstm_layer(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    w_input: Tensor,
+    w_hidden: Tensor,
+    b_input: Tensor | None,
+    b_hidden: Tensor | None,
+    projection: Tensor | None = None,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer, one direction, over ``x`` ``[time, batch, features]``."""
+    outputs = []
+    steps = F.linear(x, w_input, b_input).unbind(0)
+    for step in reversed(steps) if reverse else steps:
+        i, f, g, o = (step + F.linear(h, w_hidden, b_hidden)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        h = h if projection is None else F.linear(h, projection)
+        outputs.append(h)
+    return torch.stack(outputs[::-1] if reverse else outputs), h, c
+
+
+_PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.multi_head_attention_forward: _multi_head_attention,
+    F.one_hot: _one_hot,
+    F.pad: _pad,
+    F.scaled_dot_product_attention: _attention,
+    torch.lstm: _lstm,
+}

@@ -1,0 +1,1 @@
+"""Optimizers' updates as pure functions of tensors."""

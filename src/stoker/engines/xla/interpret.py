@@ -1,0 +1,103 @@
+"""A captured graph as a JAX function: each node's operator looked up in the table of lowerings, and called."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import torch
+from jax import Array
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from stoker.engines.xla import ops  # noqa: F401  (fills the table)
+from stoker.engines.xla.dtypes import from_torch
+from stoker.engines.xla.table import LOWERINGS, RANDOM
+from stoker.errors import LoweringError
+
+__all__ = ["LOWERINGS", "draws_numbers", "to_jax", "unlowered"]
+
+IGNORED = {"device", "layout", "memory_format", "non_blocking", "pin_memory"}
+"""Arguments that say where and how a tensor lies, which is XLA's business."""
+
+
+def unlowered(graph_module: fx.GraphModule) -> list[str]:
+    """The operators of a graph that have no lowering: sorted, each once; empty if the graph can be lowered."""
+    called = (node.target for node in graph_module.graph.nodes if node.op == "call_function")
+    names = {_name(target) for target in called if target is not operator.getitem}
+    others = {
+        f"{node.op} {node.target}" for node in graph_module.graph.nodes if node.op in ("call_method", "call_module")
+    }
+    return sorted((names - LOWERINGS.keys()) | others)
+
+
+def draws_numbers(graph_module: fx.GraphModule) -> bool:
+    """Whether a graph draws random numbers."""
+    return any(node.op == "call_function" and _name(node.target) in RANDOM for node in graph_module.graph.nodes)
+
+
+def to_jax(graph_module: fx.GraphModule) -> Callable[..., list[Any]]:
+    """The function that a graph computes, over JAX arrays.
+
+    Args:
+        graph_module: A functional graph of ATen operators with static shapes, as
+            :func:`stoker.engines.decompositions.trace` makes it.
+
+    Returns:
+        A pure function ``f(*arrays, key=None) -> outputs``: one array per placeholder, in order, and the graph's
+        outputs as a flat list (``None`` where the graph returns it). A graph with random operators needs ``key``, a JAX
+        random key; each operator draws with a key of its own, folded from it, so that the same key gives the same
+        numbers. It keeps 64-bit dtypes, which takes ``jax.enable_x64(True)`` around the ``jax.jit`` and the call of
+        what it is used in.
+
+    Raises:
+        LoweringError: An operator has no lowering, or one that does not do what is asked of it.
+    """
+    missing = unlowered(graph_module)
+    if missing:
+        raise LoweringError("graph", "must consist of operators with a lowering to XLA", ", ".join(missing))
+    nodes = [node for node in graph_module.graph.nodes if node.op != "output"]
+    (output,) = (node for node in graph_module.graph.nodes if node.op == "output")
+    constants = {node: from_torch(_attribute(graph_module, node.target)) for node in nodes if node.op == "get_attr"}
+
+    def function(*arrays: Array, key: Array | None = None) -> list[Any]:
+        with jax.enable_x64(True):
+            inputs = iter(arrays)
+            values: dict[fx.Node, Any] = {}
+            draws = 0
+            for node in nodes:
+                if node.op == "placeholder":
+                    values[node] = next(inputs)
+                elif node.op == "get_attr":
+                    values[node] = jax.numpy.asarray(constants[node])
+                else:
+                    args, kwargs = _arguments(node, values)
+                    if node.target is operator.getitem:
+                        values[node] = args[0][args[1]]
+                        continue
+                    name = _name(node.target)
+                    if name in RANDOM:
+                        if key is None:
+                            raise LoweringError("key", f"must be given, because {name} draws random numbers", "None")
+                        kwargs["key"] = jax.random.fold_in(key, draws)
+                        draws += 1
+                    values[node] = LOWERINGS[name](*args, **kwargs)
+            return pytree.tree_leaves(fx.map_arg(output.args[0], values.__getitem__))
+
+    return function
+
+
+def _name(target: Any) -> str:
+    return str(target)
+
+
+def _arguments(node: fx.Node, values: dict[fx.Node, Any]) -> tuple[list[Any], dict[str, Any]]:
+    kwargs = {name: value for name, value in node.kwargs.items() if name not in IGNORED}
+    args, kwargs = fx.map_arg((list(node.args), kwargs), values.__getitem__)
+    return list(args), dict(kwargs)
+
+
+def _attribute(graph_module: fx.GraphModule, path: str) -> torch.Tensor:
+    return operator.attrgetter(path)(graph_module)  # type: ignore[no-any-return]

@@ -1,0 +1,49 @@
+"""The table of lowerings: from the name of an ATen operator to the function that computes the same with JAX.
+
+A lowering takes the operator's own arguments, in its order and by its names, with JAX arrays for tensors. It need not
+know about devices, layouts and memory formats: the interpreter leaves those out. Shapes are static, so views, strides
+and aliasing do not matter either: a graph that gets here computes values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["LOWERINGS", "RANDOM", "lowering", "random_lowering"]
+
+Lowering = Callable[..., Any]
+L = TypeVar("L", bound=Lowering)
+
+LOWERINGS: dict[str, Lowering] = {}
+"""By the operator's full name, such as ``aten.add.Tensor``."""
+
+RANDOM: set[str] = set()
+"""Those among them that draw random numbers: their function takes a ``key`` besides."""
+
+
+def lowering(*names: str) -> Callable[[L], L]:
+    """Enter a function into the table.
+
+    Args:
+        *names: The operators that it lowers, such as ``"add.Tensor"``, without ``aten.``.
+    """
+
+    def enter(function: L) -> L:
+        for name in names:
+            full = f"aten.{name}"
+            assert full not in LOWERINGS, f"{full} has two lowerings"
+            LOWERINGS[full] = function
+        return function
+
+    return enter
+
+
+def random_lowering(*names: str) -> Callable[[L], L]:
+    """The same for an operator that draws random numbers; its function gets a keyword argument ``key``."""
+
+    def enter(function: L) -> L:
+        RANDOM.update(f"aten.{name}" for name in names)
+        return lowering(*names)(function)
+
+    return enter

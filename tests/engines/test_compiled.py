@@ -1,0 +1,206 @@
+"""The compiled engine: when it steps back, that it notices what differs, and that the user's objects hold the state."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from stoker.engines import compiled
+from stoker.training.trainer import Trainer
+
+
+def some(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X, Y = some(150, 4), some(150, 1, seed=1)
+DATA = X, Y
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def trained(model: nn.Module, optimizer: Any = "adam", data: Any = DATA, **settings: Any) -> Trainer:
+    fitting = {"epochs": settings.pop("epochs", 2), "batch_size": settings.pop("batch_size", 16), "check": False}
+    settings = {"engine": "compiled", "lr": 0.01, "device": "cpu", "metrics": (), **settings}
+    if isinstance(optimizer, torch.optim.Optimizer):
+        del settings["lr"]
+    trainer = Trainer(model, "mse", optimizer, **settings)
+    trainer.fit(data, progress="none", **fitting)
+    return trainer
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in model.state_dict().values()]
+
+
+def assert_near(one: nn.Module, other: nn.Module) -> None:
+    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_it_is_the_eager_engine_to_within_rounding(optimizer: str) -> None:
+    mine, theirs = mlp(), mlp()
+    trainer = trained(mine, optimizer, epochs=6)
+    trained(theirs, optimizer, epochs=6, engine="eager")
+    assert trainer.engine_reason == "compiled: as asked"
+    assert_near(mine, theirs)
+
+
+def test_two_runs_are_the_same_to_the_bit_however_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit() -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Linear(8, 1))
+        assert trained(model, batch_size=8, schedule="cosine").engine.reason is None
+        return weights(model)
+
+    whole = fit()
+    monkeypatch.setattr(compiled, "FIRST_SEGMENT", 3)
+    monkeypatch.setattr(compiled, "SEGMENT_SECONDS", 0.0)
+    cut = fit()
+    assert all(torch.equal(one, other) for one, other in zip(whole, cut, strict=True))
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else -self.layer(x)  # type: ignore[no-any-return]
+
+
+class Counts(nn.Module):
+    """Does something else at each call, which a trace of one call cannot show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x) * self.calls  # type: ignore[no-any-return]
+
+
+def hooked() -> nn.Module:
+    model = mlp()
+    model[1].register_forward_hook(lambda *_: None)
+    return model
+
+
+REASONS: list[tuple[Any, dict[str, Any], str]] = [
+    (hooked, {}, r"eager: a hook on 1"),
+    (Branches, {}, r"eager: the step cannot be traced \("),
+    (Counts, {"optimizer": "sgd"}, r"eager: the compiled step's loss is .*, not "),
+    (mlp, {"optimizer": "lbfgs"}, r"eager: the optimizer LBFGS, which has no pure update"),
+    (mlp, {"accumulate": 2}, r"eager: batches are accumulated"),
+    (mlp, {"ema": 0.9}, r"eager: the weights are averaged"),
+    (mlp, {"data": DataLoader(TensorDataset(X, Y), batch_size=16)}, r"eager: the data are not resident tensors"),
+    (mlp, {"batch_size": None}, r"eager: an epoch has fewer than three whole batches"),
+]
+
+
+@pytest.mark.parametrize(("make", "settings", "reason"), REASONS)
+def test_where_it_steps_back_the_eager_engine_does_the_same(make: Any, settings: dict[str, Any], reason: str) -> None:
+    models = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model = make()
+        trainer = trained(model, engine=engine, **settings)
+        if engine == "compiled":
+            assert re.match(reason, trainer.engine_reason)
+        models.append(model)
+    assert all(torch.equal(one, other) for one, other in zip(weights(models[0]), weights(models[1]), strict=True))
+
+
+def test_the_users_optimizer_holds_its_state_and_goes_on_with_it() -> None:
+    mine, theirs = mlp(), mlp()
+    mixed = torch.optim.Adam(mine.parameters(), lr=0.01)
+    plain = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    for engine in ("eager", "compiled", "eager", "compiled"):
+        assert trained(mine, mixed, epochs=2, engine=engine).engine.reason is None
+        trained(theirs, plain, epochs=2, engine="eager")
+    assert_near(mine, theirs)
+    found, expected = mixed.state_dict(), plain.state_dict()
+    assert found["param_groups"] == expected["param_groups"]
+    for index, state in expected["state"].items():
+        assert list(found["state"][index]) == list(state)
+        for name, tensor in state.items():
+            assert found["state"][index][name].dtype == tensor.dtype
+            torch.testing.assert_close(found["state"][index][name], tensor, rtol=1e-3, atol=1e-7)
+
+
+def test_a_change_between_epochs_is_seen() -> None:
+    """Weights set by hand, another mode of a module, frozen layers: each epoch begins from the user's own objects."""
+    models: list[nn.Module] = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), last := nn.Linear(8, 1))
+        trainer = Trainer(model, "mse", "sgd", lr=0.01, engine=engine, device="cpu", metrics=())
+        trainer.fit(DATA, epochs=2, progress="none", check=False)
+        with torch.no_grad():
+            last.weight.fill_(0.5)
+        model[1].eval()
+        trainer.fit(DATA, epochs=2, progress="none", check=False)
+        model[0].requires_grad_(False)
+        trainer.fit(DATA, epochs=2, progress="none", check=False)
+        assert trainer.engine.reason is None
+        models.append(model)
+    assert_near(*models)
+
+
+def test_another_number_of_rows_and_another_kind_of_update_are_seen() -> None:
+    models: list[nn.Module] = []
+    for engine in ("compiled", "eager"):
+        model = mlp()
+        trainer = Trainer(model, "mse", "sgd", lr=0.01, engine=engine, device="cpu", metrics=())
+        trainer.fit(DATA, epochs=2, batch_size=16, progress="none", check=False)
+        trainer.fit((X[:133], Y[:133]), epochs=2, batch_size=16, progress="none", check=False)  # 5 are left, not 6
+        trainer.optimizer.param_groups[0]["momentum"] = 0.9
+        trainer.fit((X[:133], Y[:133]), epochs=2, batch_size=16, progress="none", check=False)
+        trainer.optimizer.state.clear()
+        trainer.fit((X[:133], Y[:133]), epochs=2, batch_size=16, progress="none", check=False)
+        assert trainer.engine.reason is None
+        models.append(model)
+    assert_near(*models)
+
+
+def test_parameters_without_gradient_stay_as_they_are() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Linear(4, 1), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)  # type: ignore[no-any-return]
+
+    model = Idle()
+    before = model.unused.weight.detach().clone()
+    assert trained(model, "adamw", weight_decay=0.5).engine.reason is None
+    assert torch.equal(model.unused.weight, before)
+
+
+def test_clipping_groups_and_schedules_are_the_eager_engines() -> None:
+    models = []
+    for engine in ("compiled", "eager"):
+        model = mlp()
+        settings: dict[str, Any] = {"clip_norm": 0.1, "schedule": "one-cycle", "groups": {"0": {"lr": 0.001}}}
+        assert trained(model, "adamw", engine=engine, epochs=3, **settings).engine.reason is None
+        models.append(model)
+    assert_near(*models)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_step() -> None:
+    from stoker.errors import NonFiniteLossError
+
+    with pytest.raises(NonFiniteLossError, match=r"epoch \d+, step \d+: the loss must be finite, got (inf|nan)\."):
+        trained(mlp(), "sgd", lr=1e6, epochs=20)

@@ -91,6 +91,20 @@ class Counts(nn.Module):
         return self.layer(x) * self.calls  # type: ignore[no-any-return]
 
 
+class Overwrites(nn.Module):
+    """Can be captured, but writes a row of numbers where a mask says so, which no lowering does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 3), nn.Linear(3, 1)
+        self.other = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.layer(x).clone()
+        hidden[x[:, 0] > 0] = self.other
+        return self.last(hidden)  # type: ignore[no-any-return]
+
+
 def hooked() -> nn.Module:
     model = mlp()
     model[1].register_forward_hook(lambda *_: None)
@@ -100,6 +114,7 @@ def hooked() -> nn.Module:
 REASONS: list[tuple[Any, dict[str, Any], str]] = [
     (hooked, {}, r"eager: a hook on 1"),
     (Branches, {}, r"eager: the step cannot be traced \("),
+    (Overwrites, {}, r"eager: the program cannot be made \(LoweringError: aten\.index_put: must write one number"),
     (Counts, {"optimizer": "sgd"}, r"eager: the compiled step's loss is .*, not "),
     (mlp, {"optimizer": "lbfgs"}, r"eager: the optimizer LBFGS, which has no pure update"),
     (mlp, {"accumulate": 2}, r"eager: batches are accumulated"),

@@ -185,7 +185,11 @@ class _Wanted:
 
         Noise is drawn anew in each, so that of steps with dropout nothing but the size of the loss can be compared.
         """
-        losses = scan.made(start, start + len(self.losses))
+        try:
+            losses = scan.made(start, start + len(self.losses))
+        except Exception as error:  # whatever keeps a program from being compiled or run; the real steps are made
+            text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            return f"the program cannot be made ({type(error).__name__}: {text[:200]})"
         if scan.program.draws:
             return None if all(map(math.isfinite, losses)) else f"the compiled step's loss is {losses[0]}"
         for loss, wanted in zip(losses, self.losses, strict=True):

@@ -20,7 +20,7 @@ OWN_NOISE = {"compiled"}  # engines whose dropout draws other numbers than torch
 
 # How far weights and losses may be from the loop's. The eager engine does the same arithmetic in the same order, so on
 # the CPU it must not be off by a single bit.
-TOLERANCE = {"eager": 0.0, "compiled": 1e-4}
+TOLERANCE = {"eager": 0.0, "compiled": 1e-4, "auto": 1e-4}
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:

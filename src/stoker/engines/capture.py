@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from stoker.data.trees import call_model
 from stoker.engines.decompositions import trace
 from stoker.engines.step import Step, one_number
+from stoker.engines.updates.averaging import average_weights
 from stoker.engines.updates.clipping import clip_grad_norm
 from stoker.engines.updates.protocol import UnsupportedOptimizerError, Update
 from stoker.engines.updates.registry import update_for
@@ -42,6 +43,7 @@ class State:
         update: The optimizer's.
         groups: Its hyperparameters.
         cohorts: Its state; see :class:`stoker.engines.updates.state.Cohort`.
+        averages: Of the parameters, in their order; empty if they are not averaged.
     """
 
     parameters: dict[str, Tensor]
@@ -50,6 +52,7 @@ class State:
     update: Update
     groups: tuple[Mapping[str, Any], ...]
     cohorts: tuple[Cohort, ...]
+    averages: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, step: Step, idle: frozenset[str] = frozenset()) -> State:
@@ -75,7 +78,12 @@ class State:
         }
         constants: dict[str, Tensor] = {name: parameter for name, parameter in named.items() if name not in moving}
         buffers = dict(step.model.named_buffers())
-        return cls(moving, buffers, constants, update, tuple(step.optimizer.param_groups), cohorts)
+        averages: tuple[Tensor, ...] = ()
+        if step.average is not None:
+            trained = [name for name, parameter in named.items() if parameter.requires_grad]
+            average_of = dict(zip(trained, step.average.tensors(), strict=True))
+            averages = tuple(average_of[name] for name in moving)
+        return cls(moving, buffers, constants, update, tuple(step.optimizer.param_groups), cohorts, averages)
 
     @property
     def slots(self) -> list[Tensor]:
@@ -89,7 +97,8 @@ class Captured:
 
     Attributes:
         gradients: ``(parameters, buffers, constants, inputs, targets) → (loss, gradients, buffers)``.
-        update: ``(parameters, gradients, slots, scalars[, max_norm]) → (parameters, slots)``.
+        update: ``(parameters, gradients, slots, scalars[, max_norm][, averages, weight]) → (parameters, slots,
+            averages)``.
         scalars: Of each cohort, the names of its scalars in order.
     """
 
@@ -156,6 +165,8 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
             [[_plain(slots) for slots in cohort.slots] for cohort in state.cohorts],
             empty,
             clip,
+            [average.detach() for average in state.averages],
+            [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
     except CaptureError:
         raise
@@ -212,7 +223,13 @@ def _update_function(state: State) -> Any:
     sizes = [len(cohort.parameters) for cohort in state.cohorts]
 
     def update(
-        parameters: Sequence[Tensor], gradients: Sequence[Tensor], slots: Any, scalars: Any, max_norm: Sequence[Tensor]
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        slots: Any,
+        scalars: Any,
+        max_norm: Sequence[Tensor],
+        averages: Sequence[Tensor],
+        weight: Sequence[Tensor],
     ) -> Any:
         for norm in max_norm:
             gradients, _ = clip_grad_norm(gradients, norm)
@@ -225,6 +242,6 @@ def _update_function(state: State) -> Any:
                 new, moved = state.update.apply(parameter, gradient, its_slots[place], its_scalars, signature)
                 after.append(new)
                 kept += [moved[name] for name in its_slots[place]]
-        return after, kept
+        return after, kept, [average for one in weight for average in average_weights(list(averages), after, one)]
 
     return update

@@ -67,7 +67,7 @@ def eager_step(step: Step, *batches: Batch, stop: bool = False) -> Update:
         closure()
         step.optimizer.step()
     if step.average is not None:
-        step.average()
+        step.average.update()
     if step.schedule is not None:
         step.schedule()
     return first[0]
@@ -134,9 +134,24 @@ class EagerEngine:
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason
 
+    @property
+    def explanation(self) -> str:
+        """See :class:`stoker.engines.step.Engine`."""
+        return f"eager: {self.reason or 'as asked'}"
+
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
-        outcome = EpochOutcome()
+        return self.go_on(step, batches, watch, EpochOutcome())
+
+    def go_on(self, step: Step, batches: Iterable[Batch], watch: Watch, outcome: EpochOutcome) -> EpochOutcome:
+        """The same for the rest of an epoch.
+
+        Args:
+            step: What to carry out.
+            batches: Those that are left.
+            watch: As ever.
+            outcome: The epoch so far, which is added to.
+        """
         waiting: list[Update] = []
         due = time.perf_counter() + SEGMENT_SECONDS
         stop = False
@@ -179,16 +194,8 @@ def _add(outcome: EpochOutcome, waiting: list[Update]) -> None:
     if not waiting:
         return
     values = torch.stack([update.loss for update in waiting]).cpu()
-    values = values.double()  # in this order: not every device has double precision
-    finite = values.isfinite()
-    if outcome.bad_step is None and not bool(finite.all()):
-        first = int(finite.logical_not().nonzero()[0])
-        outcome.bad_step, outcome.bad_loss = outcome.steps + first, float(values[first])
-    outcome.steps += len(waiting)
-    outcome.samples += sum(update.rows for update in waiting)
-    # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
-    for value, update in zip(values.tolist(), waiting, strict=True):
-        outcome.loss_sum += value * update.rows
+    # Double precision last: not every device has it.
+    outcome.add(values.double().tolist(), [update.rows for update in waiting])
     waiting.clear()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,10 +16,28 @@ from stoker.data.trees import Batch
 from stoker.engines.replicas import Replicas
 from stoker.errors import InputTypeError
 
-__all__ = ["Engine", "Epoch", "EpochOutcome", "Step", "Watch", "one_number"]
+__all__ = ["Average", "Engine", "Epoch", "EpochOutcome", "Step", "Watch", "one_number"]
 
 Watch = Callable[["EpochOutcome"], bool]
 """Called between segments with the epoch so far; returning ``False`` ends the epoch there."""
+
+
+class Average(Protocol):
+    """An exponential moving average of the weights: ``a ← d·a + (1 − d)·w``, begun as ``a = w``.
+
+    Attributes:
+        decay: ``d``.
+        updates: How many were averaged.
+    """
+
+    decay: float
+    updates: int
+
+    def update(self) -> None:
+        """Take the model's weights into the average."""
+
+    def tensors(self) -> list[Tensor]:
+        """The average itself, of each parameter that requires a gradient in the model's order; begun if need be."""
 
 
 @dataclass
@@ -32,7 +51,7 @@ class Step:
         schedule: Called after each update, to move the learning rate; ``None`` if it moves by epoch or not at all.
         clip_norm: The largest total 2-norm of the gradients of what the optimizer trains, or ``None``.
         accumulate: Batches whose samples make one update together; the epoch's last update may have fewer.
-        average: Called after each update, to move an average of the weights along; ``None`` without one.
+        average: Of the weights, moved along after each update; ``None`` without one.
         on_update: Told after each update how many the epoch has made and this one's loss, 0-d and still on the device;
             returning true ends the epoch there. ``None`` if nobody listens.
         replicas: The processes that share each batch; ``None`` if this is the only one.
@@ -47,7 +66,7 @@ class Step:
     schedule: Callable[[], None] | None = None
     clip_norm: float | None = None
     accumulate: int = 1
-    average: Callable[[], None] | None = None
+    average: Average | None = None
     on_update: Callable[[int, Tensor], bool | None] | None = None
     replicas: Replicas | None = None
     autocast: torch.dtype | None = None
@@ -70,11 +89,13 @@ class Epoch:
         batches: All data.
         number: Of the epoch, from 0.
         iterator: Its batches.
+        left: How many epochs are to follow this one, at most.
     """
 
     batches: Batches
     number: int
     iterator: Iterator[Batch]
+    left: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterator
@@ -99,6 +120,16 @@ class EpochOutcome:
     bad_step: int | None = None
     bad_loss: float = 0.0
     complete: bool = False
+
+    def add(self, losses: Sequence[float], rows: Sequence[int]) -> None:
+        """Count some more updates, with the samples of each."""
+        for loss, samples in zip(losses, rows, strict=True):
+            if self.bad_step is None and not math.isfinite(loss):
+                self.bad_step, self.bad_loss = self.steps, loss
+            # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
+            self.steps += 1
+            self.samples += samples
+            self.loss_sum += loss * samples
 
     @property
     def loss(self) -> float:
@@ -135,6 +166,10 @@ class Engine(Protocol):
 
     name: str
     reason: str | None
+
+    @property
+    def explanation(self) -> str:
+        """What carries out the steps, and why: ``"compiled: as asked"``, ``"eager: a hook on layers.0"``."""
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """Make one update per batch, until the batches end, ``watch`` says stop, or a loss is not finite.

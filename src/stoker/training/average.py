@@ -46,10 +46,19 @@ class WeightAverage:
         """Take the model's weights into the average."""
         weights = [parameter.detach() for parameter in self._trained()]
         if self.updates == 0:
-            self._average = [weight.clone() for weight in weights]
+            torch._foreach_copy_(self.tensors(), weights)
         else:
             torch._foreach_lerp_(self._average, weights, 1 - self.decay)
         self.updates += 1
+
+    def tensors(self) -> list[Tensor]:
+        """The average itself, of each parameter that requires a gradient, in order; before the first update, weights.
+
+        Whoever makes updates elsewhere writes them here, and counts them in :attr:`updates`.
+        """
+        if not self._average:
+            self._average = [parameter.detach().clone() for parameter in self._trained()]
+        return self._average
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -63,7 +72,7 @@ class WeightAverage:
 
     def keep(self) -> None:
         """Give the model the averaged weights for good; before the first update it keeps its own."""
-        self._set(self._average)
+        self._set(self._average if self.updates else [])
 
     @torch.no_grad()
     def _set(self, weights: list[Tensor]) -> None:

@@ -89,7 +89,7 @@ class Loop:
         for number in numbers:
             for watcher in self.watchers:
                 watcher.on_epoch_start(number + 1)
-            outcome, asked = self._train(number, first=number == numbers[0])
+            outcome, asked = self._train(number, first=number == numbers[0], left=numbers[-1] - number)
             parameter = None if outcome.bad_step is not None else non_finite_parameter(model)
             if outcome.bad_step is not None or parameter is not None:
                 self.history.stopped = "non-finite"
@@ -126,7 +126,7 @@ class Loop:
             average.keep()
         self.history.stopped = stopped
 
-    def _train(self, number: int, *, first: bool) -> tuple[EpochOutcome, bool]:
+    def _train(self, number: int, *, first: bool, left: int) -> tuple[EpochOutcome, bool]:
         """Train one epoch; also whether a listener asked to stop within it."""
         listeners = [w for w in self.watchers if type(w).on_step_end is not Callback.on_step_end]
         before, device, replicas = self.state.step, self.step.device, self.step.replicas
@@ -160,7 +160,7 @@ class Loop:
                 seed_globally(derive_seed(self.seed, "noise", number, replicas.rank), device)
         step = replace(self.step, on_update=heard if listeners else None)
         with torch.enable_grad():
-            outcome = self.engine.train_epoch(step, Epoch(self.batches, number, batches), watch)
+            outcome = self.engine.train_epoch(step, Epoch(self.batches, number, batches, left), watch)
         self.state.step += outcome.steps
         return outcome, asked
 

@@ -56,7 +56,11 @@ def _compiled() -> Engine:
     return CompiledEngine()
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine, "compiled": _compiled}
+def _auto() -> Engine:
+    return EagerEngine("the default")
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine, "compiled": _compiled, "auto": _auto}
 Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
@@ -163,7 +167,7 @@ class Trainer:
             WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
-        self.engine, self._chosen_because = _choose_engine(engine)
+        self.engine = _choose_engine(engine)
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:
@@ -194,7 +198,7 @@ class Trainer:
     @property
     def engine_reason(self) -> str:
         """What carries out the steps, and why: ``"compiled: as asked"``, ``"eager: a hook on layers.0"``."""
-        return self._chosen_because if self.engine.reason is None else f"eager: {self.engine.reason}"
+        return self.engine.explanation
 
     def _build_optimizer(self) -> Optimizer:
         return build_optimizer(self._optimizer_spec, self.model, **self._optimizer_arguments)
@@ -372,7 +376,7 @@ class Trainer:
             schedule=schedule.scheduler.step if schedule is not None and schedule.interval == "step" else None,
             clip_norm=self.clip_norm,
             accumulate=self.accumulate,
-            average=None if average is None else average.update,
+            average=average,
             replicas=self.replicas,
             autocast=self.autocast,
             device=self.device,
@@ -518,12 +522,10 @@ class Trainer:
         return BestWeights(monitor, better, min_delta, patience)
 
 
-def _choose_engine(name: str) -> tuple[Engine, str]:
-    if name == "auto":
-        return EagerEngine(), "eager: the default"
+def _choose_engine(name: str) -> Engine:
     if name not in ENGINES:
-        raise UnknownNameError("engine", name, ["auto", *ENGINES])
-    return ENGINES[name](), f"{name}: as asked"
+        raise UnknownNameError("engine", name, list(ENGINES))
+    return ENGINES[name]()
 
 
 def _has_convolutions(model: nn.Module) -> bool:

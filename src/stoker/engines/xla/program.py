@@ -1,131 +1,166 @@
-"""A captured step, scanned over the batches of an epoch as one XLA program."""
+"""A captured step, scanned over the updates of an epoch as one XLA program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import torch
-import torch.utils.dlpack
-from jax import Array, lax
-from torch import Tensor
+from jax import Array, export, lax
 
-from stoker.data.trees import Tree, leaves
 from stoker.engines.capture import Captured
-from stoker.engines.xla.dtypes import from_torch
+from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.interpret import draws_numbers, to_jax
 
-__all__ = ["Carry", "Program", "resident", "to_torch"]
+__all__ = ["Arguments", "Carry", "Program", "Signature"]
 
-Carry = tuple[list[Array], list[Array], list[Array]]
-"""Parameters, buffers and the optimizer's slots: what goes from step to step."""
-
-
-def resident(tree: Tree | None) -> list[Array]:
-    """A data set's tensors as arrays over the same memory, where its alignment allows that."""
-    with jax.enable_x64(True):
-        return [jax.dlpack.from_dlpack(leaf.contiguous()) for leaf in leaves(tree)]
+Carry = tuple[list[Any], list[Any], list[Any], list[Any]]
+"""Parameters, buffers, the optimizer's slots and the weights' averages: what goes from step to step."""
 
 
-def copied(tensors: Sequence[Tensor]) -> list[Array]:
-    """Arrays of their own: a program that gives its memory up may overwrite what it was given."""
-    with jax.enable_x64(True):
-        # On a device that is named, as a program's results are: else a program's second call would compile it anew.
-        arrays: list[Array] = jax.device_put([np.array(from_torch(tensor)) for tensor in tensors], jax.devices()[0])
-        return arrays
+class Arguments(NamedTuple):
+    """What a program is called with. It makes the updates from ``start`` up to, not including, ``stop``.
+
+    Attributes:
+        carry: The state before; its memory is given up.
+        start, stop: int32, so that an epoch may be cut into segments of any length.
+        order: The rows of each update, int32, ``[updates, accumulate, batch]``.
+        scalars: Of each cohort ``[updates, scalars]``, in its dtype.
+        weights: How much of the weights each update's average takes, ``[updates]``; or nothing.
+        constants: Parameters that are not updated.
+        inputs, targets: All data, first dimension rows. Closed over, they would be compiled in as constants.
+        max_norm: The norm that gradients are clipped to, 0-d; or nothing.
+        seed: int32; seeds the noise of each update together with its number.
+    """
+
+    carry: Carry
+    start: Any
+    stop: Any
+    order: Any
+    scalars: list[Any]
+    weights: list[Any]
+    constants: list[Any]
+    inputs: list[Any]
+    targets: list[Any]
+    max_norm: list[Any]
+    seed: Any
 
 
-def to_torch(array: Array) -> Tensor:
-    """A tensor over an array's memory."""
-    tensor: Tensor = torch.utils.dlpack.from_dlpack(array)
-    return tensor
-
-
-class Program:
-    """``for i in start … stop: step(order[i])``, compiled once.
-
-    Where it starts and stops are inputs, so that an epoch may be cut into segments of any length. The data are inputs
-    too: closed over, they would be compiled in as constants.
-
-    Args:
-        captured: The step.
+@dataclass(frozen=True)
+class Signature:
+    """What is known of a program besides its code.
 
     Attributes:
         scalars: Of each cohort, the names of its scalars in order.
         draws: Whether a step draws random numbers.
     """
 
-    def __init__(self, captured: Captured) -> None:
-        gradients, update = to_jax(captured.gradients), to_jax(captured.update)
+    scalars: tuple[tuple[str, ...], ...]
+    draws: bool
 
-        def run(
-            carry: Carry,
-            losses: Array,
-            start: Array,
-            stop: Array,
-            order: Array,
-            scalars: list[Array],
-            constants: list[Array],
-            inputs: list[Array],
-            targets: list[Array],
-            max_norm: list[Array],
-            key: Array,
-        ) -> tuple[Carry, Array]:
-            def step(i: Array, state: tuple[Carry, Array]) -> tuple[Carry, Array]:
-                (parameters, buffers, slots), losses = state
-                rows = order[i]
-                batch = [leaf.at[rows].get(mode="promise_in_bounds") for leaf in (*inputs, *targets)]
-                loss, *rest = gradients(*parameters, *buffers, *constants, *batch, key=jax.random.fold_in(key, i))
-                found, buffers = rest[: len(parameters)], rest[len(parameters) :]
-                now = [column for table in scalars for column in table[i]]
-                after = update(*parameters, *found, *slots, *now, *max_norm)
-                moved = after[: len(parameters)], buffers, after[len(parameters) :]
-                return moved, losses.at[i].set(loss.astype(losses.dtype))
 
-            after: tuple[Carry, Array] = lax.fori_loop(start, stop, step, (carry, losses))
-            return after
+class Program:
+    """``for i in start … stop: update(order[i])``, compiled ahead for arguments of one form.
 
-        self.scalars = captured.scalars
-        self.draws = draws_numbers(captured.gradients)
-        self._run = jax.jit(run, donate_argnums=(0, 1))
+    Args:
+        run: The function of :class:`Arguments` to the state and the losses after, as ``jax.jit`` made it.
+        signature: What else is known.
+        like: Arguments of the form that all will have.
+        single: Whether it shall keep to one thread.
+    """
 
-    def __call__(
-        self,
-        carry: Carry,
-        losses: Array,
-        start: int,
-        stop: int,
-        order: Array,
-        scalars: list[np.ndarray[Any, Any]],
-        constants: list[Array],
-        inputs: list[Array],
-        targets: list[Array],
-        max_norm: list[np.ndarray[Any, Any]],
-        seed: int,
-    ) -> tuple[Carry, Array]:
-        """Make the steps from ``start`` up to, not including, ``stop``.
+    def __init__(self, run: Any, signature: Signature, like: Arguments, *, single: bool = False) -> None:
+        self.signature = signature
+        self._run = run
+        with jax.enable_x64(True):
+            self._compiled = compiled(run.lower(*_shapes(like)), single=single)
 
-        Args:
-            carry: The state before; its memory is given up.
-            losses: Of all steps, shape ``[steps]``; those of the steps made are put in. Likewise given up.
-            start: The first step.
-            stop: The one after the last.
-            order: The rows of each step, int32, ``[steps, batch]``.
-            scalars: Of each cohort ``[steps, scalars]``, in its dtype.
-            constants: Parameters that are not updated.
-            inputs: All inputs, first dimension rows.
-            targets: Likewise.
-            max_norm: The norm that gradients are clipped to, or nothing.
-            seed: Seeds the noise of each step together with the step's number.
+    @classmethod
+    def of(cls, captured: Captured, like: Arguments, *, single: bool = False) -> Program:
+        """Lower and compile a captured step.
+
+        Raises:
+            LoweringError: An operator cannot be lowered.
+        """
+        run = jax.jit(_epoch(captured), donate_argnums=0)
+        signature = Signature(captured.scalars, draws_numbers(captured.gradients))
+        return cls(run, signature, like, single=single)
+
+    @classmethod
+    def loaded(cls, data: bytes, signature: Signature, like: Arguments, *, single: bool = False) -> Program:
+        """The program that another process has saved; compiling it is a look into the cache."""
+        run = jax.jit(export.deserialize(bytearray(data)).call, donate_argnums=0)
+        return cls(run, signature, like, single=single)
+
+    def saved(self, like: Arguments) -> bytes:
+        """The program before it is compiled, for another process of the same version of JAX."""
+        with jax.enable_x64(True):
+            return bytes(export.export(self._run)(*_shapes(like)).serialize())
+
+    def __call__(self, arguments: Arguments) -> tuple[Carry, Array]:
+        """Make the updates.
 
         Returns:
-            The state and the losses after.
+            The state after, and the losses ``[updates]``, of which those of the updates made are filled in.
         """
         with jax.enable_x64(True):
-            data = (order, scalars, constants, inputs, targets, max_norm)
-            after: tuple[Carry, Array] = self._run(
-                carry, losses, np.int32(start), np.int32(stop), *data, jax.random.key(seed)
-            )
+            after: tuple[Carry, Array] = self._compiled(*arguments)
         return after
+
+
+def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
+    gradients, update = to_jax(captured.gradients), to_jax(captured.update)
+
+    def run(*arguments: Any) -> tuple[Carry, Array]:
+        given = Arguments(*arguments)
+        updates, accumulate, _ = given.order.shape
+        key = jax.random.key(given.seed)
+        data = (*given.inputs, *given.targets)
+
+        def batch(parameters: list[Array], buffers: list[Array], i: Array, j: Any) -> tuple[Array, list[Array], Any]:
+            """Loss, gradients and buffers of one batch."""
+            rows = given.order[i, j]
+            leaves = [leaf.at[rows].get(mode="promise_in_bounds") for leaf in data]
+            noise = jax.random.fold_in(key, i * accumulate + j)
+            loss, *rest = gradients(*parameters, *buffers, *given.constants, *leaves, key=noise)
+            return loss, rest[: len(parameters)], rest[len(parameters) :]
+
+        def window(parameters: list[Array], buffers: list[Array], i: Array) -> tuple[Array, list[Array], Any]:
+            """The mean over the batches of an update, which have as many rows each."""
+            loss, found, buffers = batch(parameters, buffers, i, 0)
+            if accumulate == 1:
+                return loss, found, buffers
+
+            def more(j: Array, so_far: Any) -> Any:
+                loss, found, buffers = so_far
+                its_loss, its_found, buffers = batch(parameters, buffers, i, j)
+                return loss + its_loss, [a + b for a, b in zip(found, its_found, strict=True)], buffers
+
+            loss, found, buffers = lax.fori_loop(1, accumulate, more, (loss, found, buffers))
+            return loss / accumulate, [gradient / accumulate for gradient in found], buffers
+
+        def step(i: Array, state: tuple[Carry, Array]) -> tuple[Carry, Array]:
+            (parameters, buffers, slots, averages), losses = state
+            loss, found, buffers = window(parameters, buffers, i)
+            now = [column for table in given.scalars for column in table[i]]
+            weight = [table[i] for table in given.weights]
+            after = update(*parameters, *found, *slots, *now, *given.max_norm, *averages, *weight)
+            one, two = len(parameters), len(parameters) + len(slots)
+            return (after[:one], buffers, after[one:two], after[two:]), losses.at[i].set(loss.astype(losses.dtype))
+
+        losses = jax.numpy.zeros(updates, dtype=np.float64 if _double(given.carry[0]) else np.float32)
+        after: tuple[Carry, Array] = lax.fori_loop(given.start, given.stop, step, (given.carry, losses))
+        return after
+
+    return run
+
+
+def _double(parameters: list[Any]) -> bool:
+    return any(parameter.dtype == np.float64 for parameter in parameters)
+
+
+def _shapes(arguments: Arguments) -> Arguments:
+    described: Arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), arguments)
+    return described

@@ -1,54 +1,89 @@
-"""Programs at work on an epoch: the scalars of each step, and the state on its way from and to the user's objects."""
+"""A program at work on an epoch: the scalars of each update, and the state on its way from and to the user's objects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor
 
+from stoker.data.resident import ResidentBatches
+from stoker.data.trees import leaves
 from stoker.engines.capture import State
+from stoker.engines.plan import Plan
 from stoker.engines.step import Step
+from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
-from stoker.engines.xla.program import Carry, Program, copied, to_torch
+from stoker.engines.xla.crossing import borrowed, copied, to_torch
+from stoker.engines.xla.program import Arguments, Carry, Program, Signature
 
-__all__ = ["Carrier", "Scan"]
+__all__ = ["Data", "Scan", "arguments_like"]
 
 
-class Carrier:
-    """The state that programs have come to.
+@dataclass(frozen=True)
+class Data:
+    """A data set as arrays."""
+
+    source: ResidentBatches
+    inputs: list[Any]
+    targets: list[Any]
+
+    @classmethod
+    def of(cls, source: ResidentBatches) -> Data:
+        return cls(source, borrowed(leaves(source.inputs)), borrowed(leaves(source.targets)))
+
+
+class Scan:
+    """The updates of one epoch, from a state on.
 
     Args:
-        step: What they carry out.
+        program: What makes them.
+        step: What they are.
         state: Where they begin; it is copied.
-        data: All inputs and all targets.
+        plan: The epoch.
+        data: Its data.
         seed: Seeds the noise.
 
     Attributes:
-        carry: The state now.
-        counts: Of each cohort.
+        carry: The state that the updates made so far have come to.
     """
 
-    def __init__(self, step: Step, state: State, data: tuple[list[Any], list[Any]], seed: int) -> None:
-        self.step, self.state, self.data, self.seed = step, state, data, seed
+    def __init__(self, program: Program, step: Step, state: State, plan: Plan, data: Data, seed: int) -> None:
+        self.program, self.step, self.state = program, step, state
         self.counts = [cohort.counts for cohort in state.cohorts]
-        self.constants = copied(list(state.constants.values()))
-        self.max_norm: list[Any] = [] if step.clip_norm is None else [np.asarray(step.clip_norm, dtype=np.float32)]
-        parameters, buffers = list(state.parameters.values()), list(state.buffers.values())
-        self.carry: Carry = copied(parameters), copied(buffers), copied(state.slots)
+        self.averaged = 0 if step.average is None else step.average.updates
+        self._arguments = _arguments(step, state, plan, data, program.signature.scalars, seed)
+        self.carry: Carry = self._arguments.carry
+
+    def advance(self, start: int, stop: int) -> list[float]:
+        """Make the updates from ``start`` up to ``stop``, and move the schedule on past them; their losses."""
+        self._fill(start, stop)
+        return self.made(start, stop)
+
+    def made(self, start: int, stop: int) -> list[float]:
+        """Make these updates, whose scalars were put in; their losses."""
+        given = self._arguments._replace(carry=self.carry, start=np.int32(start), stop=np.int32(stop))
+        self.carry, losses = self.program(given)
+        values: list[float] = np.asarray(losses)[start:stop].tolist()
+        return values
 
     @torch.no_grad()
     def hand_over(self) -> None:
         """Give the user's model and optimizer the state."""
-        parameters, buffers, slots = self.carry
-        for mine, theirs in zip(self.state.parameters.values(), parameters, strict=True):
-            mine.copy_(to_torch(theirs))
-        for mine, theirs in zip(self.state.buffers.values(), buffers, strict=True):
-            mine.copy_(to_torch(theirs))
+        parameters, buffers, slots, averages = self.carry
+        state, average = self.state, self.step.average
+        for mine, theirs in (
+            (list(state.parameters.values()), parameters),
+            (list(state.buffers.values()), buffers),
+            (state.averages, averages),
+        ):
+            for tensor, array in zip(mine, theirs, strict=True):
+                tensor.copy_(to_torch(array))
+        if average is not None:
+            average.updates = self.averaged
         moved = iter(slots)
         cohorts = [
             replace(
@@ -56,61 +91,18 @@ class Carrier:
                 counts=counts,
                 slots=tuple({name: to_torch(next(moved)) for name in its} for its in cohort.slots),
             )
-            for cohort, counts in zip(self.state.cohorts, self.counts, strict=True)
+            for cohort, counts in zip(state.cohorts, self.counts, strict=True)
         ]
-        write_state(self.step.optimizer, self.state.update, cohorts)
-
-
-class Scan:
-    """One program's steps over some batches.
-
-    Args:
-        program: Of a step with batches of this size.
-        carrier: What it moves on.
-        order: The rows of each batch, ``[steps, batch]``.
-        first: The number of the first of these steps within the epoch, which its noise is drawn for.
-    """
-
-    def __init__(self, program: Program, carrier: Carrier, order: Tensor, first: int = 0) -> None:
-        self.program, self.carrier, self.first = program, carrier, first
-        self.order = jnp.asarray(order.to(torch.int32).numpy())
-        (self.losses,) = copied([torch.zeros(len(order))])
-        self.scalars = [
-            np.zeros((len(order), len(names)), dtype=str(cohort.dtype).removeprefix("torch."))
-            for names, cohort in zip(program.scalars, carrier.state.cohorts, strict=True)
-        ]
-
-    def advance(self, start: int, stop: int) -> list[float]:
-        """Make the steps from ``start`` up to ``stop``, and move the schedule on past them; their losses."""
-        self._fill(start, stop)
-        return self.made(start, stop)
-
-    def made(self, start: int, stop: int) -> list[float]:
-        """Make these steps, whose scalars were put in; their losses."""
-        carrier = self.carrier
-        carrier.carry, self.losses = self.program(
-            carrier.carry,
-            self.losses,
-            start,
-            stop,
-            self.order,
-            self.scalars,
-            carrier.constants,
-            *carrier.data,
-            carrier.max_norm,
-            carrier.seed + self.first,
-        )
-        losses: list[float] = np.asarray(self.losses)[start:stop].tolist()
-        return losses
+        write_state(self.step.optimizer, state.update, cohorts)
 
     def _fill(self, start: int, stop: int) -> None:
-        """Put in the scalars of these steps."""
-        groups, schedule = self.carrier.state.groups, self.carrier.step.schedule
+        """Put in the scalars of these updates."""
+        groups, schedule = self.state.groups, self.step.schedule
         if schedule is None:
             self.put(start, [[float(group["lr"])] * (stop - start) for group in groups], groups)
             return
         # torch warns of a schedule that is ahead of the optimizer's steps
-        self.carrier.step.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self.step.optimizer._opt_called = True  # type: ignore[attr-defined]
         settings = [dict(group) for group in groups]
         rates: list[list[float]] = [[] for _ in groups]
         for place in range(start, stop):
@@ -123,16 +115,46 @@ class Scan:
         self.put(stop - len(rates[0]), rates, settings)
 
     def put(self, start: int, rates: list[list[float]], groups: Sequence[Mapping[str, Any]]) -> None:
-        """Put in the scalars of the steps from ``start`` on, with each group's learning rates and other settings."""
+        """Put in the scalars of the updates from ``start`` on, with each group's learning rates and other settings."""
         stop = start + len(rates[0])
-        carrier = self.carrier
-        for place, cohort in enumerate(carrier.state.cohorts):
-            group = groups[cohort.group]
-            found, carrier.counts[place] = carrier.state.update.scalars(
-                group, carrier.counts[place], rates[cohort.group]
+        for place, cohort in enumerate(self.state.cohorts):
+            found, self.counts[place] = self.state.update.scalars(
+                groups[cohort.group], self.counts[place], rates[cohort.group]
             )
-            for column, name in enumerate(self.program.scalars[place]):
-                self.scalars[place][start:stop, column] = found[name]
+            for column, name in enumerate(self.program.signature.scalars[place]):
+                self._arguments.scalars[place][start:stop, column] = found[name]
+        if self.step.average is not None:
+            weights = averaging_weights(self.step.average.decay, self.averaged, stop - start)
+            self._arguments.weights[0][start:stop] = weights
+            self.averaged += stop - start
+
+
+def arguments_like(step: Step, state: State, plan: Plan, data: Data, signature: Signature) -> Arguments:
+    """Arguments of the form that a program will be called with."""
+    return _arguments(step, state, plan, data, signature.scalars, 0)
+
+
+def _arguments(
+    step: Step, state: State, plan: Plan, data: Data, scalars: Sequence[Sequence[str]], seed: int
+) -> Arguments:
+    device = step.device
+    parameters, buffers = list(state.parameters.values()), list(state.buffers.values())
+    return Arguments(
+        carry=tuple(copied(part, device) for part in (parameters, buffers, state.slots, state.averages)),
+        start=np.int32(0),
+        stop=np.int32(0),
+        order=plan.whole().to(torch.int32).numpy(),
+        scalars=[
+            np.zeros((plan.updates, len(names)), dtype=str(cohort.dtype).removeprefix("torch."))
+            for names, cohort in zip(scalars, state.cohorts, strict=True)
+        ],
+        weights=[np.zeros(plan.updates)] if state.averages else [],
+        constants=borrowed(state.constants.values()),
+        inputs=data.inputs,
+        targets=data.targets,
+        max_norm=[] if step.clip_norm is None else [np.asarray(step.clip_norm, dtype=np.float32)],
+        seed=np.int32(seed),
+    )
 
 
 def _others(group: Mapping[str, Any]) -> dict[str, Any]:

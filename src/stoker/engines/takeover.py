@@ -1,0 +1,177 @@
+"""From eager steps to a program's: building it, comparing its first updates with real ones, and letting it run."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from stoker.engines.capture import State, capture
+from stoker.engines.eager import eager_step
+from stoker.engines.plan import Plan, form
+from stoker.engines.step import EpochOutcome, Step, Watch
+from stoker.engines.xla.crossing import to_torch
+from stoker.engines.xla.program import Program, Signature
+from stoker.engines.xla.scan import Data, Scan, arguments_like
+
+__all__ = ["COMPARED", "Attempt", "build", "first_updates", "measured_pace", "real_update", "run_epoch"]
+
+COMPARED = 2  # updates that a program makes beside the eager engine before its own count
+SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
+FIRST_SEGMENT = 32  # updates, before it is known how long one takes
+
+
+@dataclass
+class Attempt:
+    """What became of the attempt to make a program.
+
+    Attributes:
+        idle: Parameters that got no gradient.
+        known: The form that it was made for.
+        program: ``None`` if there is none.
+        refusal: Why there is none.
+        pace: Seconds of an update; ``None`` before it was measured.
+    """
+
+    idle: frozenset[str]
+    known: tuple[Any, ...]
+    program: Program | None = None
+    refusal: str | None = None
+    pace: float | None = None
+
+    def fits(self, step: Step, plan: Plan) -> bool:
+        """Whether it still holds for a step over these data."""
+        return self.known == form(step, plan.source, State.of(step, self.idle))
+
+
+def build(step: Step, state: State, plan: Plan, data: Data, *, single: bool | None = None) -> Program:
+    """Capture, lower and compile a step.
+
+    Args:
+        step: The step.
+        state: As it is now.
+        plan: Any epoch over the data.
+        data: The data as arrays.
+        single: Whether the program keeps to one thread; by default if torch does.
+
+    Raises:
+        CaptureError: The step cannot be traced.
+        LoweringError: It has an operator that cannot be lowered.
+    """
+    captured = capture(step, state, *plan.window(step, 0)[0])
+    like = arguments_like(step, state, plan, data, Signature(captured.scalars, draws=False))
+    return Program.of(captured, like, single=torch.get_num_threads() == 1 if single is None else single)
+
+
+def measured_pace(program: Program, step: Step, state: State, plan: Plan, data: Data, seconds: float = 0.05) -> float:
+    """Seconds of one of the program's updates, measured on copies of the state."""
+    scan = Scan(program, step, state, plan, data, seed=0)
+    groups = state.groups
+    scan.put(0, [[float(group["lr"])] * plan.updates for group in groups], groups)
+    scan.made(0, 1)  # the first call costs more
+    made, began = 0, time.perf_counter()
+    length = 1
+    while made < plan.updates:
+        stop = min(made + length, plan.updates)
+        scan.made(made, stop)
+        made, spent = stop, time.perf_counter() - began
+        if spent >= seconds:
+            break
+        length *= 4  # so that a small program's calls do not count
+    return (time.perf_counter() - began) / made
+
+
+def real_update(step: Step, plan: Plan, outcome: EpochOutcome, losses: list[float] | None = None) -> bool:
+    """Make the epoch's next update eagerly, and count it; whether the epoch goes on after it."""
+    update = eager_step(step, *plan.window(step, outcome.steps))
+    loss = float(update.loss)
+    if losses is not None:
+        losses.append(loss)
+    outcome.add([loss], [update.rows])
+    heard = step.on_update is not None and bool(step.on_update(outcome.steps, update.loss))
+    return not heard and outcome.bad_step is None
+
+
+def first_updates(
+    attempt: Attempt, step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome
+) -> Attempt | None:
+    """Make real updates, and the same by the program on a copy of the state.
+
+    Noise is drawn anew in each, so that of updates with dropout nothing but the loss's being finite can be compared.
+
+    Returns:
+        The attempt; without its program if that differs by more than rounding. ``None`` if the epoch was ended.
+    """
+    assert attempt.program is not None
+    state = State.of(step, attempt.idle)
+    before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+    scan = Scan(attempt.program, step, state, plan, data, seed)
+    start, losses = outcome.steps, list[float]()
+    for place in range(start, start + COMPARED):
+        scan.put(place, [[float(group["lr"])] for group in state.groups], state.groups)
+        if not real_update(step, plan, outcome, losses):
+            return None
+    try:
+        found = scan.made(start, start + COMPARED)
+    except Exception as error:  # whatever keeps a program from being run; the real steps were made
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        return replace(attempt, program=None, refusal=f"the program fails ({type(error).__name__}: {text[:200]})")
+    refusal = _difference(scan, state, before, found, losses, attempt.program.signature.draws)
+    return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
+
+
+def _difference(
+    scan: Scan, state: State, before: dict[str, Any], found: list[float], wanted: list[float], draws: bool
+) -> str | None:
+    """How a program's updates differ from the real ones beyond rounding; ``None`` if they do not."""
+    if draws:
+        bad = [loss for loss in found if not math.isfinite(loss)]
+        return f"the compiled step's loss is {bad[0]}" if bad else None
+    half = scan.step.autocast is not None  # then a product's last bits are those of its kernel, of 8
+    for mine, theirs in zip(found, wanted, strict=True):
+        if not math.isclose(mine, theirs, rel_tol=1e-2 if half else 1e-4, abs_tol=1e-6):
+            return f"the compiled step's loss is {mine:.6g}, not {theirs:.6g}"
+    gradients = {name: parameter.grad for name, parameter in state.parameters.items()}
+    largest = max((float(g.abs().max()) for g in gradients.values() if g is not None and g.numel()), default=0.0)
+    for (name, parameter), array in zip(state.parameters.items(), scan.carry[0], strict=True):
+        gradient, old = gradients[name], before[name]
+        if gradient is None:
+            return f"{name} got no gradient in a later step"
+        change, moved = parameter.detach() - old, to_torch(array) - old
+        # An optimizer that divides by a gradient's size makes steps of rounding errors where it should be zero.
+        real = gradient.abs() > (0.05 if half else 1e-4) * largest
+        near = {"rtol": 0.2 if half else 1e-2, "atol": 1e-5 * float(old.abs().max() + 1e-3) if old.numel() else 0.0}
+        if not torch.allclose(moved[real], change[real], **near):
+            return f"the compiled step moves {name} otherwise than the eager one"
+    return None
+
+
+def run_epoch(
+    attempt: Attempt, step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome, watch: Watch
+) -> EpochOutcome:
+    """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly."""
+    program = attempt.program
+    assert program is not None
+    scan = Scan(program, step, State.of(step, attempt.idle), plan, data, seed)
+    while outcome.steps < plan.updates:
+        length = FIRST_SEGMENT if attempt.pace is None else max(1, int(SEGMENT_SECONDS / attempt.pace))
+        if step.on_update is not None:
+            length = 1  # who listens to each step may look at the model, and may end the epoch there
+        start = outcome.steps
+        stop = min(start + length, plan.updates)
+        began = time.perf_counter()
+        losses = scan.advance(start, stop)
+        if length > 1:
+            attempt.pace = (time.perf_counter() - began) / (stop - start)
+        scan.hand_over()
+        outcome.add(losses, [plan.rows] * len(losses))
+        heard = step.on_update is not None and bool(step.on_update(stop, torch.tensor(losses[-1])))
+        if heard or outcome.bad_step is not None or (stop < plan.updates and not watch(outcome)):
+            return outcome
+    if len(plan.order) > plan.updates * plan.rows and not real_update(step, plan, outcome):
+        return outcome
+    outcome.complete = outcome.bad_step is None
+    return outcome

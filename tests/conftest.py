@@ -11,6 +11,7 @@ import pytest
 # Small networks gain nothing from a second thread, and on a busy machine the threads wait for each other: a step of
 # 0.3 ms then takes 5. It is read when torch is first imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("STOKER_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "stoker"))  # not the user's
 
 if TYPE_CHECKING:
     from stoker.data.dataset import ImageSet, Table

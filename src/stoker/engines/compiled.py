@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from stoker.data.trees import Batch
-from stoker.engines.capture import CaptureError, State, idle_parameters
+from stoker.engines.beside import refusal_of
+from stoker.engines.capture import State, idle_parameters
 from stoker.engines.eager import EagerEngine
 from stoker.engines.plan import Plan, form, unsupported
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 from stoker.engines.takeover import Attempt, build, first_updates, real_update, run_epoch
 from stoker.engines.xla.scan import Data
-from stoker.errors import LoweringError
 
 __all__ = ["CompiledEngine"]
 
@@ -54,15 +55,17 @@ class CompiledEngine:
         seed = int(torch.randint(2**31 - 1, ()))  # the noise of this epoch, from the generator seeded for it
         if self._data is None or self._data.source is not plan.source:
             self._data = Data.of(plan.source)
-        if self._attempt is None or not self._attempt.fits(step, plan):
+        state = None if self._attempt is None else self._attempt.state(step, plan)
+        if self._attempt is None or state is None:
             self._attempt = self._tried(step, plan, self._data, seed, outcome)
             if self._attempt is None:  # the epoch was ended within the first steps, and nothing is known yet
                 return outcome
+            state = State.of(step, self._attempt.idle)
         self.reason = self._attempt.refusal
         if self._attempt.program is None:
             made = itertools.islice(iter(batches), outcome.steps * step.accumulate, None)
             return self._eager.go_on(step, made, watch, outcome)
-        return run_epoch(self._attempt, step, plan, self._data, seed, outcome, watch)
+        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch)
 
     @staticmethod
     def _tried(step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome) -> Attempt | None:
@@ -70,14 +73,11 @@ class CompiledEngine:
         if not real_update(step, plan, outcome):
             return None
         idle = idle_parameters(step.model)
+        known: tuple[Any, ...] = ()
         try:
             state = State.of(step, idle)
             known = form(step, plan.source, state)
             program = build(step, state, plan, data)
-        except (CaptureError, LoweringError) as error:
-            return Attempt(idle, form(step, plan.source, State.of(step)), refusal=str(error))
         except Exception as error:  # whatever keeps a program from being made; the step itself was made
-            text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-            refusal = f"the program cannot be made ({type(error).__name__}: {text[:200]})"
-            return Attempt(idle, known, refusal=refusal)
+            return Attempt(idle, known, refusal=refusal_of(error))
         return first_updates(Attempt(idle, known, program), step, plan, data, seed, outcome)

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, leaves, tree_map
-from stoker.engines.capture import CaptureError, State, uncapturable
+from stoker.engines.capture import State, uncapturable
 from stoker.engines.eager import windows
 from stoker.engines.step import Epoch, Step
+from stoker.engines.updates.protocol import UnsupportedOptimizerError
+from stoker.engines.updates.registry import update_for
 
-__all__ = ["Plan", "form", "unsupported"]
+__all__ = ["COMPARED", "Plan", "form", "unsupported"]
+
+COMPARED = 2  # updates that a program makes beside the eager engine before its own count
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
     if batches.batches.rows < 4 * batches.batches.batch_size * step.accumulate:
         return "an epoch has fewer than four whole updates"
     try:
-        State.of(step)
-    except CaptureError as error:
+        update_for(step.optimizer)
+    except UnsupportedOptimizerError as error:
         return str(error)
     return uncapturable(step)
 
@@ -109,4 +113,3 @@ def _gathered(source: ResidentBatches, rows: Tensor) -> Batch:
         tree_map(lambda leaf: leaf.index_select(0, rows), source.inputs),
         tree_map(lambda leaf: leaf.index_select(0, rows), source.targets),
     )
-

@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from stoker.engines.capture import State, capture
+from stoker.engines.capture import CaptureError, State, capture
 from stoker.engines.eager import eager_step
-from stoker.engines.plan import Plan, form
+from stoker.engines.plan import COMPARED, Plan, form
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.crossing import to_torch
 from stoker.engines.xla.program import Program, Signature
 from stoker.engines.xla.scan import Data, Scan, arguments_like
 
-__all__ = ["COMPARED", "Attempt", "build", "first_updates", "measured_pace", "real_update", "run_epoch"]
+__all__ = ["Attempt", "build", "first_updates", "measured_pace", "real_update", "run_epoch"]
 
-COMPARED = 2  # updates that a program makes beside the eager engine before its own count
 SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
 FIRST_SEGMENT = 32  # updates, before it is known how long one takes
 
@@ -42,9 +41,13 @@ class Attempt:
     refusal: str | None = None
     pace: float | None = None
 
-    def fits(self, step: Step, plan: Plan) -> bool:
-        """Whether it still holds for a step over these data."""
-        return self.known == form(step, plan.source, State.of(step, self.idle))
+    def state(self, step: Step, plan: Plan) -> State | None:
+        """The state as it is now; ``None`` if the attempt does not hold for it and these data."""
+        try:
+            state = State.of(step, self.idle)
+        except CaptureError:
+            return None
+        return state if self.known == form(step, plan.source, state) else None
 
 
 def build(step: Step, state: State, plan: Plan, data: Data, *, single: bool | None = None) -> Program:
@@ -143,19 +146,26 @@ def _difference(
         change, moved = parameter.detach() - old, to_torch(array) - old
         # An optimizer that divides by a gradient's size makes steps of rounding errors where it should be zero.
         real = gradient.abs() > (0.05 if half else 1e-4) * largest
-        near = {"rtol": 0.2 if half else 1e-2, "atol": 1e-5 * float(old.abs().max() + 1e-3) if old.numel() else 0.0}
-        if not torch.allclose(moved[real], change[real], **near):
+        least = 1e-5 * float(old.abs().max() + 1e-3) if old.numel() else 0.0
+        if not torch.allclose(moved[real], change[real], rtol=0.2 if half else 1e-2, atol=least):
             return f"the compiled step moves {name} otherwise than the eager one"
     return None
 
 
 def run_epoch(
-    attempt: Attempt, step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome, watch: Watch
+    attempt: Attempt,
+    step: Step,
+    state: State,
+    plan: Plan,
+    data: Data,
+    seed: int,
+    outcome: EpochOutcome,
+    watch: Watch,
 ) -> EpochOutcome:
     """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly."""
     program = attempt.program
     assert program is not None
-    scan = Scan(program, step, State.of(step, attempt.idle), plan, data, seed)
+    scan = Scan(program, step, state, plan, data, seed)
     while outcome.steps < plan.updates:
         length = FIRST_SEGMENT if attempt.pace is None else max(1, int(SEGMENT_SECONDS / attempt.pace))
         if step.on_update is not None:

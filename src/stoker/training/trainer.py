@@ -56,11 +56,15 @@ def _compiled() -> Engine:
     return CompiledEngine()
 
 
-def _auto() -> Engine:
-    return EagerEngine("the default")
+def _auto(*, deterministic: bool = False) -> Engine:
+    if importlib.util.find_spec("jax") is None:
+        return EagerEngine("JAX is not installed")
+    from stoker.engines.auto import AutoEngine
+
+    return AutoEngine(deterministic=deterministic)
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"eager": EagerEngine, "compiled": _compiled, "auto": _auto}
+ENGINES: dict[str, Callable[..., Engine]] = {"auto": _auto, "eager": EagerEngine, "compiled": _compiled}
 Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
@@ -108,7 +112,9 @@ class Trainer:
         seed: Seeds the order of each epoch and the noise (dropout) within it.
         engine: ``"eager"``: one PyTorch call after the other. ``"compiled"``: each epoch as one program for XLA, where
             the data are tensors and the step can be captured; else eager, and ``engine_reason`` says why. ``"auto"``:
-            eager.
+            begins eagerly, has a program made beside it where the job is long enough, and hands over to it if what is
+            left is then done sooner (:mod:`stoker.engines.auto`). That depends on a clock; with ``deterministic``, on
+            the job's shape alone.
         channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions.
         distributed: Train together with other processes, each on its share of every batch; by default where
             ``torchrun`` started several. See :mod:`stoker.engines.replicas`.
@@ -167,7 +173,7 @@ class Trainer:
             WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
-        self.engine = _choose_engine(engine)
+        self.engine = _choose_engine(engine, deterministic)
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:
@@ -522,10 +528,10 @@ class Trainer:
         return BestWeights(monitor, better, min_delta, patience)
 
 
-def _choose_engine(name: str) -> Engine:
+def _choose_engine(name: str, deterministic: bool) -> Engine:
     if name not in ENGINES:
         raise UnknownNameError("engine", name, list(ENGINES))
-    return ENGINES[name]()
+    return _auto(deterministic=deterministic) if name == "auto" else ENGINES[name]()
 
 
 def _has_convolutions(model: nn.Module) -> bool:

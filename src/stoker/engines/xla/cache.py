@@ -1,4 +1,4 @@
-"""Compiling, with what was compiled before at hand: JAX's own cache of compiled programs, in the user's cache folder."""
+"""Compiling, with what was compiled before at hand: JAX's own cache of programs, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def compiled(lowered: Any, *, single: bool) -> Any:
         lowered: Of ``jax.jit(…).lower(…)``.
         single: Whether the program shall keep to one thread on a CPU.
     """
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(directory()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
+        settings.update("jax_compilation_cache_dir", str(directory()))
+        settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        settings.update("jax_persistent_cache_min_entry_size_bytes", -1)
     options = {"xla_cpu_multi_thread_eigen": False} if single and jax.default_backend() == "cpu" else None
     return lowered.compile(compiler_options=options)

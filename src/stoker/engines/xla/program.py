@@ -162,5 +162,8 @@ def _double(parameters: list[Any]) -> bool:
 
 
 def _shapes(arguments: Arguments) -> Arguments:
-    described: Arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), arguments)
+    def shape(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)  # type: ignore[no-untyped-call]
+
+    described: Arguments = jax.tree.map(shape, arguments)
     return described

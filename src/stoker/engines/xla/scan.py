@@ -1,4 +1,4 @@
-"""A program at work on an epoch: the scalars of each update, and the state on its way from and to the user's objects."""
+"""A program at work on an epoch: each update's scalars, and the state on its way from and to the user's objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import leaves
@@ -140,7 +139,12 @@ def _arguments(
     device = step.device
     parameters, buffers = list(state.parameters.values()), list(state.buffers.values())
     return Arguments(
-        carry=tuple(copied(part, device) for part in (parameters, buffers, state.slots, state.averages)),
+        carry=(
+            copied(parameters, device),
+            copied(buffers, device),
+            copied(state.slots, device),
+            copied(state.averages, device),
+        ),
         start=np.int32(0),
         stop=np.int32(0),
         order=plan.whole().to(torch.int32).numpy(),

@@ -1,0 +1,242 @@
+"""The engine that is done first: eager steps at once, a program beside them where the job is long enough for one.
+
+After a tenth of a second it is known how long the job would take eagerly. If that is longer than a program takes to
+make, one is made beside the training (:mod:`stoker.engines.beside`) and measured there. It takes over, in the middle of
+an epoch if need be, if what is left is done sooner with it, what the hand-over itself costs counted in. A hand-over is
+at a moment that depends on the clock, so that two runs may differ in their last bits, as two engines do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from stoker.data.trees import Batch
+from stoker.engines.beside import Build, Made, begin
+from stoker.engines.capture import State, idle_parameters
+from stoker.engines.eager import EagerEngine
+from stoker.engines.plan import COMPARED, Plan, unsupported
+from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
+
+if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
+    from stoker.engines.compiled import CompiledEngine
+    from stoker.engines.takeover import Attempt
+    from stoker.engines.xla.scan import Data
+
+__all__ = ["AutoEngine"]
+
+BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
+COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
+WARM_SECONDS = 0.3  # the same where JAX is there already
+WARM_BUILD = 10.0  # where JAX is there, capture holds the training up: let it be a small part of the job
+CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
+
+
+class AutoEngine:
+    """Carries out steps eagerly until a program is ready that ends the job sooner.
+
+    Args:
+        deterministic: Choose by the job's shape alone, never by a clock.
+
+    Attributes:
+        name: What carries out the steps now.
+        reason: Why that is the eager engine; ``None`` if it is not.
+    """
+
+    def __init__(self, *, deterministic: bool = False) -> None:
+        self.deterministic = deterministic
+        self.name = "eager"
+        self.reason: str | None = "nothing is known yet"
+        self._since = ""
+        self._eager = EagerEngine()
+        self._certain: CompiledEngine | None = None
+        self._pace = _Pace()
+        self._build: Build | None = None
+        self._made: Made | None = None
+        self._attempt: Attempt | None = None
+        self._data: Data | None = None
+
+    @property
+    def explanation(self) -> str:
+        """See :class:`stoker.engines.step.Engine`."""
+        return f"{self.name}: {self._since if self.reason is None else self.reason}"
+
+    def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
+        """See :class:`stoker.engines.step.Engine`."""
+        refusal = unsupported(step, batches)
+        if refusal is not None:
+            return self._stay(refusal).train_epoch(step, batches, watch)
+        assert isinstance(batches, Epoch)
+        plan = Plan.of(step, batches.batches, batches.number)  # type: ignore[arg-type]  # unsupported() has looked
+        if self.deterministic:
+            return self._by_shape(step, batches, plan, watch)
+        outcome = EpochOutcome()
+        state = None if self._attempt is None else self._attempt.state(step, plan)
+        if state is not None:
+            return self._compiled(step, state, plan, outcome, watch)
+        if self._eagerly(step, batches, plan, outcome, watch):
+            return outcome
+        return self._taken_over(step, batches, plan, outcome, watch)
+
+    def _eagerly(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome, watch: Watch) -> bool:
+        """Make eager steps until the epoch ends or a program takes over; whether the epoch is over."""
+        over, began = False, time.perf_counter()
+        started, before = self._pace.steps, outcome.steps
+
+        def look(so_far: EpochOutcome) -> bool:
+            nonlocal over, began, started, before
+            self._pace.add(time.perf_counter() - began, so_far.steps - before)
+            over = not watch(so_far)
+            # Who watches may take its time, which is not the steps'.
+            began, before = time.perf_counter(), so_far.steps
+            return not over and not self._sooner(step, batches, plan, so_far)
+
+        self.name = "eager"
+        if self._pace.known and self._sooner(step, batches, plan, outcome):
+            return False
+        self._eager.go_on(step, batches, look, outcome)
+        if outcome.steps > before and not over:
+            self._pace.add(time.perf_counter() - began, outcome.steps - before)
+        return over or outcome.complete or outcome.bad_step is not None or not self._ready(plan, outcome)
+
+    def _ready(self, plan: Plan, outcome: EpochOutcome) -> bool:
+        return self._made is not None and outcome.steps + COMPARED <= plan.updates
+
+    def _sooner(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome) -> bool:
+        """Whether a program is there with which the job ends sooner; begin to make one if it could."""
+        left = (1 + batches.left) * plan.updates - outcome.steps
+        seconds = left * self._pace.seconds
+        if self._build is None and self._made is None:
+            warm = "jax" in sys.modules
+            if seconds < (WARM_BUILD if warm else 1.0) * BUILD_SECONDS:
+                self.reason = f"the job takes {_about(seconds)}, less than compiling it would save"
+                return False
+            if any(parameter.grad is not None for parameter in step.trained):  # a step was made
+                self.reason = "a program is being made"
+                self._build = begin(step, plan, idle_parameters(step.model))
+            return False
+        if self._made is None:
+            assert self._build is not None
+            self._made = self._build.made()
+            if self._made is None:
+                return False
+            self._build = None
+        made = self._made
+        if made.refusal is not None:
+            self.reason = made.refusal
+            return False
+        hand_over = WARM_SECONDS if "jax" in sys.modules else COLD_SECONDS
+        if made.pace >= self._pace.seconds or left * made.pace + hand_over >= seconds:
+            self.reason = f"a step takes {_about(self._pace.seconds)}, compiled {_about(made.pace)}"
+            return False
+        return outcome.steps + COMPARED <= plan.updates
+
+    def _taken_over(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:
+        """Let the program make the rest of the epoch, once its first updates were compared with real ones."""
+        from stoker.engines.takeover import first_updates
+
+        made, place = self._made, f"epoch {batches.number + 1}, step {outcome.steps + 1}"
+        assert made is not None
+        attempt = self._opened(made, step, plan)
+        if attempt is not None:
+            assert self._data is not None
+            compared = first_updates(attempt, step, plan, self._data, _noise(), outcome)
+            if compared is None:
+                return outcome
+            if compared.refusal is None:
+                self._attempt = compared
+                paces = f"a step takes {_about(made.pace)}, eagerly {_about(self._pace.seconds)}"
+                self._since = f"from {place} on; {paces}"
+                return self._compiled(step, State.of(step, compared.idle), plan, outcome, watch)
+            self._made = Made(made.idle, made.known, compared.refusal)
+            self.reason = compared.refusal
+        rest = itertools.islice(plan.source.epoch(batches.number), outcome.steps * plan.accumulate, None)
+        return self._eager.go_on(step, rest, watch, outcome)
+
+    def _opened(self, made: Made, step: Step, plan: Plan) -> Attempt | None:
+        """The program that was made; ``None`` if the step is another by now, and needs another."""
+        from stoker.engines.takeover import Attempt
+        from stoker.engines.xla.program import Program
+        from stoker.engines.xla.scan import Data, arguments_like
+
+        attempt = Attempt(made.idle, made.known, made.program, pace=made.pace)
+        state = attempt.state(step, plan)
+        if state is None:
+            self._made = None
+            return None
+        self._data = Data.of(plan.source)
+        if made.saved is not None:
+            saved, signature = made.saved
+            like = arguments_like(step, state, plan, self._data, signature)
+            attempt.program = Program.loaded(saved, signature, like, single=torch.get_num_threads() == 1)
+        return attempt
+
+    def _compiled(self, step: Step, state: State, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:
+        from stoker.engines.takeover import run_epoch
+        from stoker.engines.xla.scan import Data
+
+        assert self._attempt is not None
+        if self._data is None or self._data.source is not plan.source:
+            self._data = Data.of(plan.source)
+        self.name, self.reason = "compiled", None
+        return run_epoch(self._attempt, step, state, plan, self._data, _noise(), outcome, watch)
+
+    def _by_shape(self, step: Step, batches: Epoch, plan: Plan, watch: Watch) -> EpochOutcome:
+        from stoker.engines.compiled import CompiledEngine
+
+        if self._certain is None:
+            convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in step.model.modules())
+            if convolves or (1 + batches.left) * plan.updates < CERTAIN_UPDATES:
+                return self._stay("chosen by the job's shape").train_epoch(step, batches, watch)
+            self._certain = CompiledEngine()
+        outcome = self._certain.train_epoch(step, batches, watch)
+        self.name, self.reason = ("compiled" if self._certain.reason is None else "eager"), self._certain.reason
+        self._since = "chosen by the job's shape"
+        return outcome
+
+    def _stay(self, reason: str) -> EagerEngine:
+        self.name, self.reason = "eager", reason
+        return self._eager
+
+
+class _Pace:
+    """How long an eager step takes: the mean so far, but for the first look, which has what comes once in it."""
+
+    def __init__(self) -> None:
+        self.steps, self._seconds, self._looks = 0, 0.0, 0
+        self._first = 0.0
+
+    @property
+    def known(self) -> bool:
+        return self._looks > 0
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds / self.steps if self.steps else self._first
+
+    def add(self, seconds: float, steps: int) -> None:
+        if not steps:
+            return
+        self._looks += 1
+        if self._looks == 1:
+            self._first = seconds / steps
+        else:
+            self._seconds, self.steps = self._seconds + seconds, self.steps + steps
+
+
+def _noise() -> int:
+    """The seed of the noise of what is left of an epoch, from the generator that was seeded for it."""
+    return int(torch.randint(2**31 - 1, ()))
+
+
+def _about(seconds: float) -> str:
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.2g} µs"

@@ -1,0 +1,198 @@
+"""The engine that is done first: short jobs stay eager, long ones are handed over, and both come to the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stoker.engines import auto
+from stoker.engines.auto import AutoEngine
+from stoker.engines.beside import _Process
+from stoker.training.callbacks import Callback
+from stoker.training.history import Row
+from stoker.training.trainer import Trainer
+
+
+def some(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+DATA = some(150, 4), some(150, 1, seed=1)  # 9 whole batches of 16, and 6 rows
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+class Patient(Callback):
+    """Waits after an epoch until the program that is being made is there."""
+
+    def __init__(self, engine: AutoEngine, after: int = 3) -> None:
+        self.engine, self.after = engine, after
+        self.names: list[str] = []
+
+    def on_epoch_end(self, row: Row, improved: bool) -> None:  # noqa: ARG002
+        self.names.append(self.engine.name)
+        until = time.monotonic() + 120
+        while row["epoch"] >= self.after and self.engine._build is not None and time.monotonic() < until:
+            self.engine._made = self.engine._build.made()
+            if self.engine._made is not None:
+                self.engine._build = None
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any job is long enough."""
+    for name in ("BUILD_SECONDS", "COLD_SECONDS", "WARM_SECONDS"):
+        monkeypatch.setattr(auto, name, 0.0)
+
+
+def trained(model: nn.Module, *, epochs: int = 8, **settings: Any) -> tuple[Trainer, Patient]:
+    fitting = {"epochs": epochs, "batch_size": 16, "check": False, "progress": "none"}
+    trainer = Trainer(model, "mse", settings.pop("optimizer", "adam"), device="cpu", metrics=(), lr=0.01, **settings)
+    engine: Any = trainer.engine
+    patient = Patient(engine) if isinstance(engine, AutoEngine) else None
+    trainer.fit(DATA, callbacks=[patient] if patient else [], **fitting)  # type: ignore[arg-type]
+    return trainer, patient  # type: ignore[return-value]
+
+
+def assert_near(one: nn.Module, other: nn.Module) -> None:
+    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_short_job_stays_eager_and_imports_no_jax() -> None:
+    code = """
+import sys, torch
+from torch import nn
+from stoker import Trainer
+trainer = Trainer(nn.Linear(4, 1), "mse", "sgd", device="cpu")
+trainer.fit((torch.zeros(64, 4), torch.zeros(64, 1)), epochs=3, batch_size=4, progress="none")
+print("jax" in sys.modules, trainer.engine_reason)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.startswith("False eager: the job takes ")
+    assert found.endswith("less than compiling it would save\n")
+
+
+@pytest.mark.usefixtures("eager_to_build")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_long_job_is_handed_over(optimizer: str) -> None:
+    mine, theirs = mlp(), mlp()
+    trainer, patient = trained(mine, optimizer=optimizer, schedule="cosine", ema=0.9, clip_norm=1.0)
+    trained(theirs, optimizer=optimizer, schedule="cosine", ema=0.9, clip_norm=1.0, engine="eager")
+    assert patient.names[0] == "eager"
+    assert patient.names[-1] == "compiled"
+    assert trainer.engine_reason.startswith("compiled: from epoch ")
+    assert trainer.engine.reason is None
+    assert_near(mine, theirs)
+
+
+FORKED = """
+import sys, torch
+sys.path.insert(0, "tests/engines")
+from test_auto import DATA, Patient, mlp, assert_near
+from stoker.engines import auto
+from stoker.engines.beside import _Process
+from stoker import Trainer
+auto.BUILD_SECONDS = auto.COLD_SECONDS = auto.WARM_SECONDS = 0.0
+assert "jax" not in sys.modules
+models = []
+for engine in ("eager", "auto"):
+    models.append(mlp())
+    trainer = Trainer(models[-1], "mse", "adam", lr=0.01, device="cpu", metrics=(), engine=engine)
+    callbacks = [] if engine == "eager" else [Patient(trainer.engine)]
+    seen = []
+    if callbacks:
+        begin = auto.begin
+        auto.begin = lambda *given: seen.append(begin(*given)) or seen[-1]
+    trainer.fit(DATA, epochs=8, batch_size=16, check=False, progress="none", callbacks=callbacks)
+assert [type(one) for one in seen] == [_Process], seen
+assert_near(*models)
+print(callbacks[0].names[0], callbacks[0].names[-1], trainer.engine_reason)
+"""
+
+
+def test_the_program_of_a_forked_process_takes_over() -> None:
+    found = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("eager compiled compiled: from epoch ")
+
+
+class Counts(nn.Module):
+    """Does something else at each call, which a trace of one call cannot show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x) * (1 + self.calls % 7)  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("eager_to_build")
+def test_a_program_that_differs_does_not_take_over() -> None:
+    torch.manual_seed(0)
+    mine = Counts()
+    torch.manual_seed(0)
+    theirs = Counts()
+    trainer, patient = trained(mine, optimizer="sgd", epochs=12)
+    trained(theirs, optimizer="sgd", engine="eager", epochs=12)
+    assert set(patient.names) == {"eager"}
+    assert "the compiled step's loss is " in trainer.engine_reason
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("eager_to_build")
+def test_what_cannot_be_compiled_is_told() -> None:
+    class Branches(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.sum() > 0 else -super().forward(x)
+
+    trainer, _ = trained(Branches(4, 1))
+    assert trainer.engine_reason.startswith("eager: the step cannot be traced (")
+
+
+@pytest.mark.usefixtures("eager_to_build")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX is there by now, and the process is killed at once
+def test_a_process_that_dies_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(*given: Any) -> _Process:
+        build = _Process(*given)
+        assert build._process.pid is not None
+        os.kill(build._process.pid, signal.SIGKILL)
+        return build
+
+    monkeypatch.setattr(auto, "begin", begin)
+    trainer, _ = trained(mlp())
+    assert trainer.engine_reason == "eager: compiling ended with exit code -9"
+
+
+@pytest.mark.usefixtures("eager_to_build")
+def test_a_slower_program_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "WARM_SECONDS", 1e9)
+    trainer, patient = trained(mlp())
+    assert set(patient.names) == {"eager"}
+    assert trainer.engine_reason.startswith("eager: a step takes ")
+
+
+def test_deterministic_choices_follow_from_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, _ = trained(mlp(), deterministic=True)
+    assert trainer.engine_reason == "eager: chosen by the job's shape"
+    monkeypatch.setattr(auto, "CERTAIN_UPDATES", 50)
+    models = [mlp(), mlp()]
+    for model in models:
+        trainer, _ = trained(model, deterministic=True)
+        assert trainer.engine_reason == "compiled: chosen by the job's shape"
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))

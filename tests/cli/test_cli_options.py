@@ -73,6 +73,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--seed", "42"], "training.seed", 42),
     (["--device", "cpu"], "training.device", "cpu"),
     (["--precision", "bf16"], "training.precision", "bf16"),
+    (["--engine", "compiled"], "training.engine", "compiled"),
     (["--deterministic"], "training.deterministic", True),
     (["--set", "training.min_delta=0.5"], "training.min_delta", 0.5),
     (["--set", "training.lr=1", "--set", "training.lr=2"], "training.lr", 2.0),

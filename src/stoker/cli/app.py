@@ -111,6 +111,7 @@ def fit(
     seed: options.Seed = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    engine: options.Engine = None,
     deterministic: options.Deterministic = None,
     out: options.Out = None,
     config: options.Config = None,
@@ -172,6 +173,7 @@ def fit(
         seed=seed,
         device=device,
         precision=precision,
+        engine=engine,
         deterministic=deterministic,
     )
     from stoker.cli import show

@@ -141,6 +141,7 @@ Preset = Annotated[str | None, _option("best: a strong model of a table.", RUN, 
 Seed = Annotated[int | None, _option("Of all that is random (0).", RUN, "NUMBER")]
 Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:1, mps, xpu (auto).", RUN, "NAME")]
 Precision = Annotated[str | None, _option("32 or bf16 (32).", RUN, "NAME")]
+Engine = Annotated[str | None, _option("auto, eager or compiled (auto).", RUN, "NAME")]
 Deterministic = Annotated[bool | None, _flag("Use deterministic algorithms only.", RUN, "--deterministic")]
 Out = Annotated[Path | None, _option("A new directory (runs/NAME-TIME).", RUN, "DIR")]
 Config = Annotated[Path | None, _option("Settings in TOML; options override them.", RUN, "FILE")]

@@ -57,6 +57,7 @@ class AutoEngine:
         self._eager = EagerEngine()
         self._certain: CompiledEngine | None = None
         self._pace = _Pace()
+        self._longest = 0.0
         self._build: Build | None = None
         self._made: Made | None = None
         self._attempt: Attempt | None = None
@@ -86,27 +87,23 @@ class AutoEngine:
 
     def _eagerly(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome, watch: Watch) -> bool:
         """Make eager steps until the epoch ends or a program takes over; whether the epoch is over."""
-        over, began = False, time.perf_counter()
-        started, before = self._pace.steps, outcome.steps
+        sooner, began, before = False, time.perf_counter(), outcome.steps
 
         def look(so_far: EpochOutcome) -> bool:
-            nonlocal over, began, started, before
+            nonlocal sooner, began, before
             self._pace.add(time.perf_counter() - began, so_far.steps - before)
-            over = not watch(so_far)
+            goes_on = watch(so_far)
+            sooner = goes_on and self._sooner(step, batches, plan, so_far)
             # Who watches may take its time, which is not the steps'.
             began, before = time.perf_counter(), so_far.steps
-            return not over and not self._sooner(step, batches, plan, so_far)
+            return goes_on and not sooner
 
         self.name = "eager"
         if self._pace.known and self._sooner(step, batches, plan, outcome):
             return False
         self._eager.go_on(step, batches, look, outcome)
-        if outcome.steps > before and not over:
-            self._pace.add(time.perf_counter() - began, outcome.steps - before)
-        return over or outcome.complete or outcome.bad_step is not None or not self._ready(plan, outcome)
-
-    def _ready(self, plan: Plan, outcome: EpochOutcome) -> bool:
-        return self._made is not None and outcome.steps + COMPARED <= plan.updates
+        self._pace.add(time.perf_counter() - began, outcome.steps - before)
+        return not sooner
 
     def _sooner(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome) -> bool:
         """Whether a program is there with which the job ends sooner; begin to make one if it could."""
@@ -115,7 +112,8 @@ class AutoEngine:
         if self._build is None and self._made is None:
             warm = "jax" in sys.modules
             if seconds < (WARM_BUILD if warm else 1.0) * BUILD_SECONDS:
-                self.reason = f"the job takes {_about(seconds)}, less than compiling it would save"
+                self._longest = max(self._longest, seconds)
+                self.reason = f"{_about(self._longest)} of steps are too few to compile for"
                 return False
             if any(parameter.grad is not None for parameter in step.trained):  # a step was made
                 self.reason = "a program is being made"

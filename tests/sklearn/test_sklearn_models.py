@@ -154,6 +154,14 @@ def test_the_loss_is_in_the_targets_unit_unless_it_is_scaled() -> None:
     assert scaled.loss_curve_[0] == pytest.approx(np.mean((scaled.predict(X) - target) ** 2) / target.var(), rel=1e-4)
 
 
+def test_engines_agree() -> None:
+    settings: dict[str, Any] = {"epochs": 5, "random_state": 0}
+    found = [StokerClassifier(engine=engine, **settings).fit(X, y).predict_proba(X) for engine in ("eager", "compiled")]
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-5)
+    with pytest.raises(UnknownNameError, match="engine: must be one of the known names, got 'warp'"):
+        StokerClassifier(engine="warp", **settings).fit(X, y)
+
+
 def test_optimizers_schedules_clipping_and_precision() -> None:
     for settings in (
         {"optimizer": torch.optim.RMSprop},

@@ -57,6 +57,7 @@ class StokerClassifier(ClassifierMixin, StokerEstimator):  # type: ignore[misc] 
         validation_fraction: How many rows ``patience`` holds back: a fraction, or a count.
         precision: ``"32"``, ``"64"`` (weights and arithmetic; encoded features have 32 bits all the same), or
             ``"bf16"`` (autocast to bfloat16).
+        engine: ``"eager"``, ``"compiled"`` or ``"auto"``, as :class:`stoker.Trainer` has them.
         device: ``"auto"`` (the first there is of cuda, mps, xpu, cpu) or any of torch's.
         random_state: Seeds the weights, the order of the samples, dropout and ``validation_fraction``. An integer gives
             the same bits each time.
@@ -100,6 +101,7 @@ class StokerClassifier(ClassifierMixin, StokerEstimator):  # type: ignore[misc] 
         patience: int | None = None,
         validation_fraction: float = 0.1,
         precision: str = "32",
+        engine: str = "eager",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -123,6 +125,7 @@ class StokerClassifier(ClassifierMixin, StokerEstimator):  # type: ignore[misc] 
             patience=patience,
             validation_fraction=validation_fraction,
             precision=precision,
+            engine=engine,
             device=device,
             random_state=random_state,
             warm_start=warm_start,

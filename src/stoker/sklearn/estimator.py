@@ -70,6 +70,7 @@ class StokerEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         patience: int | None,
         validation_fraction: float,
         precision: str,
+        engine: str,
         device: str,
         random_state: int | np.random.RandomState | None,
         warm_start: bool,
@@ -91,6 +92,7 @@ class StokerEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.precision = precision
+        self.engine = engine
         self.device = device
         self.random_state = random_state
         self.warm_start = warm_start
@@ -260,6 +262,7 @@ class StokerEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             device=self.device,
             precision="32" if str(self.precision) == "64" else self.precision,
             seed=self._seed,
+            engine=self.engine,
         )
         trainer.state.epoch, trainer.state.step = len(self.history_), self._steps
         if self._moments is not None and self._moments[0] is type(trainer.optimizer):

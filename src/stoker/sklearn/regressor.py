@@ -39,7 +39,7 @@ class StokerRegressor(RegressorMixin, StokerEstimator):  # type: ignore[misc]  #
         loss: ``"auto"`` (mean squared error), the name of a criterion (``"mse"``, ``"mae"``, ``"huber"``), or a
             criterion: ``(outputs, targets)``, both ``[n, n_outputs]``, to a mean over samples.
         optimizer, lr, weight_decay, schedule, clip_norm, epochs, batch_size, patience, validation_fraction, precision,
-            device, random_state, warm_start, verbose: Likewise.
+            engine, device, random_state, warm_start, verbose: Likewise.
         scale_target: Compute the loss in units of the target's standard deviation; without it, in the target's unit,
             as a loss must that is not indifferent to scale.
 
@@ -75,6 +75,7 @@ class StokerRegressor(RegressorMixin, StokerEstimator):  # type: ignore[misc]  #
         patience: int | None = None,
         validation_fraction: float = 0.1,
         precision: str = "32",
+        engine: str = "eager",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -98,6 +99,7 @@ class StokerRegressor(RegressorMixin, StokerEstimator):  # type: ignore[misc]  #
             patience=patience,
             validation_fraction=validation_fraction,
             precision=precision,
+            engine=engine,
             device=device,
             random_state=random_state,
             warm_start=warm_start,

@@ -13,7 +13,9 @@ HEAD = """# Operators with a lowering to XLA
 
 A training step is captured as a graph of ATen operators (`stoker/engines/decompositions.py`), and each operator is
 looked up in a table of functions that compute the same with JAX (`stoker/engines/xla/`). A step with an operator that
-is not listed here runs eagerly, and `trainer.engine_reason` names the operator.
+is not listed here runs eagerly, and `trainer.engine_reason` names the operator. Recurrent layers would be a set of
+operators for every step of a sequence; they are captured as operators of our own (`stoker/engines/recurrent/`), one
+forward and one backward for each layer and direction.
 
 To add one: a function with the operator's own arguments in the room where it belongs, under
 `@lowering("name.overload")` (`@random_lowering` if it draws random numbers: it then gets a `key`), a sample in

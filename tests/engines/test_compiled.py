@@ -73,6 +73,44 @@ def test_two_runs_are_the_same_to_the_bit_however_they_are_cut(monkeypatch: pyte
     assert all(torch.equal(one, other) for one, other in zip(whole, cut, strict=True))
 
 
+class Sequences(nn.Module):
+    """A recurrent layer, and a class from what it says at the last step."""
+
+    def __init__(self, kind: Any, **form: Any) -> None:
+        super().__init__()
+        self.recurrent = kind(5, 12, batch_first=True, **form)
+        self.last = nn.Linear(24 if form.get("bidirectional") else 12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.recurrent(x)[0][:, -1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "rate"),
+    [
+        (nn.LSTM, {}, 0.3),
+        (nn.GRU, {}, 0.3),
+        (nn.RNN, {}, 0.1),  # faster, and rounding errors grow from step to step
+        (nn.LSTM, {"num_layers": 2, "bidirectional": True}, 1.0),
+    ],
+)
+def test_recurrent_layers_train_as_eagerly(kind: Any, form: dict[str, Any], rate: float) -> None:
+    x = some(80, 9, 5)
+    labels = x[:, -1].mean(1).mul(2).clamp(-1, 1).round().long() + 1
+    found = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model = Sequences(kind, **form)
+        trainer = Trainer(model, "cross-entropy", "sgd", lr=rate, engine=engine, device="cpu", metrics=())
+        history = trainer.fit((x, labels), epochs=10, batch_size=16, progress="none", check=False)  # 50 steps
+        assert trainer.engine_reason == f"{engine}: as asked"
+        found.append((model, history.column("train_loss")))
+    (mine, losses), (theirs, expected) = found
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert losses[-1] < 0.95 * losses[0]
+    assert_near(mine, theirs)
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()

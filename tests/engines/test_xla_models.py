@@ -158,6 +158,9 @@ for _name, _layer in {
     "conv transposed": nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
     "max pool": nn.MaxPool2d(3, 2, padding=1),
     "max pool to ceil": nn.MaxPool2d(2, ceil_mode=True),
+    "max pool of what fits": nn.MaxPool2d(7),
+    "max pool with gaps": nn.MaxPool2d(2, 3),
+    "max pool overlapping": nn.MaxPool2d(3, 2, 1),
     "avg pool": nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
     "adaptive avg pool": nn.AdaptiveAvgPool2d((3, 2)),
     "adaptive max pool": nn.AdaptiveMaxPool2d((3, 2)),
@@ -188,8 +191,16 @@ for _name, _layer in {
     "gru": nn.GRU(6, 5, batch_first=True),
 }.items():
     CASES[_name] = text(_layer)
+for _name, _layer in {
+    "rnn of rectifiers": nn.RNN(6, 5, nonlinearity="relu", bias=False, batch_first=True),
+    "lstm without bias": nn.LSTM(6, 5, bias=False, batch_first=True),
+    "gru without bias": nn.GRU(6, 5, bias=False, batch_first=True),
+}.items():
+    CASES[_name] = text(_layer)
+CASES["rnn of two layers, both ways"] = of(nn.RNN(3, 4, num_layers=2, bidirectional=True), (5, 2, 3))
 CASES["lstm of two layers, both ways"] = of(nn.LSTM(3, 4, num_layers=2, bidirectional=True), (5, 2, 3))
 CASES["gru of two layers, both ways"] = of(nn.GRU(3, 4, num_layers=2, bidirectional=True), (5, 2, 3))
+CASES["max pool 3d"] = of_layers(nn.Conv3d(2, 3, 1), nn.MaxPool3d((2, 1, 3)), shape=(2, 2, 4, 3, 6))
 CASES["cnn"] = of_layers(
     *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
     *(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -261,7 +272,16 @@ CASES["loss nll over places, summed"] = lambda: (
 )
 
 
-QUICK = {"mlp relu", "batch norm", "cnn", "lstm", "transformer, norm first", "wide and deep", "loss cross-entropy"}
+QUICK = {
+    "mlp relu",
+    "batch norm",
+    "cnn",
+    "lstm",
+    "gru",
+    "transformer, norm first",
+    "wide and deep",
+    "loss cross-entropy",
+}
 """A few of them for every run of the tests; a new kind of layer wants them all."""
 
 

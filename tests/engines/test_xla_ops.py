@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from stoker.engines.decompositions import trace
+from stoker.engines.recurrent import operators  # noqa: F401  (defines torch.ops.stoker)
 from stoker.engines.xla.interpret import LOWERINGS
 from stoker.engines.xla.table import RANDOM
 
@@ -146,7 +147,51 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "unsqueeze_copy.default": (lambda x: aten.unsqueeze_copy(x, -1), [FLOATS]),
     "view.default": (lambda x: aten.view(x, [2, -1]), [FLOATS]),
     "where.self, of numbers": (lambda x: aten.where(x > 0, 1, 2.5), [FLOATS]),
+    "mm.default, of a long sum": (
+        aten.mm,
+        [torch.linspace(0.2, 1, 2400).reshape(4, 600), torch.linspace(2, 1, 1800).reshape(600, 3)],
+    ),
 }
+
+
+def recurrence(name: str, shapes: list[tuple[int, ...]], *settings: bool) -> tuple[Callable[..., Any], list[Tensor]]:
+    """A call of one of our own operators, on tensors with numbers of either sign."""
+    tensors = [
+        torch.linspace(-1.9, 1.7, torch.Size(shape).numel()).mul(7.3 + i).sin().reshape(shape)
+        for i, shape in enumerate(shapes)
+    ]
+    return lambda *given: getattr(torch.ops.stoker, name)(*given, *settings), tensors
+
+
+T, B, H = 4, 3, 5
+each, every, of_input = (B, H), (T, B, H), {gates: (T, B, gates * H) for gates in (1, 3, 4)}
+for reverse in (False, True):
+    way = "backwards" if reverse else "forwards"
+    CALLS |= {
+        f"stoker.lstm_forward.default, {way}": recurrence(
+            "lstm_forward", [of_input[4], each, each, (4 * H, H)], reverse
+        ),
+        f"stoker.lstm_backward.default, {way}": recurrence(
+            "lstm_backward", [every, each, every, every, every, every, every, every, (4 * H, H)], reverse
+        ),
+        f"stoker.gru_forward.default, {way}": recurrence("gru_forward", [of_input[3], each, (3 * H, H), (H,)], reverse),
+        f"stoker.gru_backward.default, {way}": recurrence(
+            "gru_backward", [every, every, every, every, every, every, (3 * H, H)], reverse
+        ),
+    }
+    for relu in (False, True):
+        kind = "relu" if relu else "tanh"
+        CALLS |= {
+            f"stoker.rnn_forward.default, {kind}, {way}": recurrence(
+                "rnn_forward", [every, each, (H, H)], relu, reverse
+            ),
+            f"stoker.rnn_backward.default, {kind}, {way}": recurrence(
+                "rnn_backward", [every, every, (H, H)], relu, reverse
+            ),
+        }
+for name, (call, tensors) in list(CALLS.items()):
+    if name.startswith("stoker."):
+        CALLS[f"{name}, in double precision"] = call, [tensor.double() for tensor in tensors]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -15,6 +15,8 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from stoker.engines.recurrent import layers
+
 __all__ = ["decomposition_table", "trace"]
 
 aten = torch.ops.aten
@@ -77,7 +79,7 @@ def _traced(
 
 
 class _Arithmetic(TorchFunctionMode):
-    """Has plain operators compute what torch would give to a fused kernel, or would look at values for.
+    """Has plain operators compute what torch would give to a fused kernel, write out at length, or look at values for.
 
     torch's own switches for that (``torch.backends.mkldnn``, ``sdpa_kernel``) hold for the whole process, where an
     eager training may be going on in another thread; this one holds for the thread that traces. Modules that look for
@@ -120,73 +122,13 @@ def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     return (x[..., None] == torch.arange(num_classes, device=x.device)).long()  # without a look at the values
 
 
-def _lstm(x: Tensor, state: Sequence[Tensor] | Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    if isinstance(state, Tensor):  # a packed sequence: batch sizes come second
-        return torch.lstm(x, state, *args)
-    return _lstm_layers(x, state, *args)
-
-
-def _lstm_layers(
-    x: Tensor,
-    state: Sequence[Tensor],
-    params: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``nn.LSTM``, step by step: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html."""
-    hidden, cell = state
-    directions = 2 if bidirectional else 1
-    each = len(params) // (num_layers * directions)
-    x = x.transpose(0, 1) if batch_first else x
-    finals = []
-    for layer in range(num_layers):
-        outputs = []
-        for direction in range(directions):
-            i = layer * directions + direction
-            own = params[i * each : (i + 1) * each]
-            biases, projection = (own[2:4], own[4:]) if has_biases else ((None, None), own[2:])
-            y, h, c = _lstm_layer(x, hidden[i], cell[i], own[0], own[1], *biases, *projection, reverse=direction == 1)
-            outputs.append(y)
-            finals.append((h, c))
-        x = torch.cat(outputs, -1)
-        if dropout and train and layer < num_layers - 1:
-            x = F.dropout(x, dropout)
-    hiddens, cells = (torch.stack(tensors) for tensors in zip(*finals, strict=True))
-    return x.transpose(0, 1) if batch_first else x, hiddens, cells
-
-
-def _lstm_layer(
-    x: Tensor,
-    h: Tensor,
-    c: Tensor,
-    w_input: Tensor,
-    w_hidden: Tensor,
-    b_input: Tensor | None,
-    b_hidden: Tensor | None,
-    projection: Tensor | None = None,
-    *,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer, one direction, over ``x`` ``[time, batch, features]``."""
-    outputs = []
-    steps = F.linear(x, w_input, b_input).unbind(0)
-    for step in reversed(steps) if reverse else steps:
-        i, f, g, o = (step + F.linear(h, w_hidden, b_hidden)).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        h = h if projection is None else F.linear(h, projection)
-        outputs.append(h)
-    return torch.stack(outputs[::-1] if reverse else outputs), h, c
-
-
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
     F.multi_head_attention_forward: _multi_head_attention,
     F.one_hot: _one_hot,
     F.pad: _pad,
     F.scaled_dot_product_attention: _attention,
-    torch.lstm: _lstm,
+    torch.gru: layers.gru,
+    torch.lstm: layers.lstm,
+    torch.rnn_relu: layers.rnn_relu,
+    torch.rnn_tanh: layers.rnn_tanh,
 }

@@ -1,4 +1,4 @@
-"""The table of lowerings: from the name of an ATen operator to the function that computes the same with JAX.
+"""The table of lowerings: from the name of an operator to the function that computes the same with JAX.
 
 A lowering takes the operator's own arguments, in its order and by its names, with JAX arrays for tensors. It need not
 know about devices, layouts and memory formats: the interpreter leaves those out. Shapes are static, so views, strides
@@ -22,16 +22,17 @@ RANDOM: set[str] = set()
 """Those among them that draw random numbers: their function takes a ``key`` besides."""
 
 
-def lowering(*names: str) -> Callable[[L], L]:
+def lowering(*names: str, library: str = "aten") -> Callable[[L], L]:
     """Enter a function into the table.
 
     Args:
-        *names: The operators that it lowers, such as ``"add.Tensor"``, without ``aten.``.
+        *names: The operators that it lowers, such as ``"add.Tensor"``.
+        library: Whose they are.
     """
 
     def enter(function: L) -> L:
         for name in names:
-            full = f"aten.{name}"
+            full = f"{library}.{name}"
             assert full not in LOWERINGS, f"{full} has two lowerings"
             LOWERINGS[full] = function
         return function

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from stoker.engines.xla.ops.matrix import precision
@@ -40,8 +42,17 @@ def _convolution(
         spread, stride = stride, [1] * dims
     else:
         sides, spread = [(p, p) for p in padding], [1] * dims
-    out = lax.conv_general_dilated(
-        x, weight, stride, sides, spread, dilation, feature_group_count=groups, precision=precision()
+    form = lax.conv_dimension_numbers(x.shape, weight.shape, None)
+    out = _channels_last(
+        x,
+        weight,
+        window_strides=stride,
+        padding=sides,
+        lhs_dilation=spread,
+        rhs_dilation=dilation,
+        dimension_numbers=form,
+        feature_group_count=groups,
+        precision=precision(),
     )
     return out if bias is None else out + bias.reshape(-1, *[1] * dims)
 
@@ -68,10 +79,47 @@ def _convolution_backward(
 
     of_x, of_weight, of_bias = output_mask
     return (
-        jax.linear_transpose(lambda x: convolve(x, weight), x)(grad)[0] if of_x else None,
-        jax.linear_transpose(lambda weight: convolve(x, weight), weight)(grad)[0] if of_weight else None,
+        _gradient(lambda x: convolve(x, weight), x, grad) if of_x else None,
+        _gradient(lambda weight: convolve(x, weight), weight, grad) if of_weight else None,
         jnp.sum(grad, (0, *range(2, grad.ndim))) if of_bias else None,
     )
+
+
+def _channels_last(x: Array, weight: Array, *, dimension_numbers: Any, **settings: Any) -> Array:
+    """``lax.conv_general_dilated`` on operands laid out as ``[n, *places, channels]`` and ``[*kernel, in, out]``.
+
+    XLA has a fast convolution on CPUs for this form alone, and brings others into it only outside of loops (JAX 0.10).
+    """
+    lhs, rhs, out = dimension_numbers
+    places = "DHW"[-len(lhs[2:]) :] if lhs[2:] else ""
+    moved = lax.conv_general_dilated(
+        jnp.transpose(x, (lhs[0], *lhs[2:], lhs[1])),
+        jnp.transpose(weight, (*rhs[2:], rhs[1], rhs[0])),
+        dimension_numbers=(f"N{places}C", f"{places}IO", f"N{places}C"),
+        **settings,
+    )
+    return jnp.transpose(moved, [int(i) for i in np.argsort((out[0], *out[2:], out[1]))])
+
+
+def _gradient(convolve: Callable[[Array], Array], example: Array, grad: Array) -> Array:
+    """The transpose of a linear function, with the convolutions in it in the form that is fast."""
+    closed = jax.make_jaxpr(lambda grad: jax.linear_transpose(convolve, example)(grad)[0])(grad)
+    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    values[closed.jaxpr.invars[0]] = grad
+
+    def value(of: Any) -> Any:
+        return of.val if hasattr(of, "val") else values[of]
+
+    for equation in closed.jaxpr.eqns:
+        given = [value(of) for of in equation.invars]
+        if equation.primitive.name == "conv_general_dilated":
+            results = [_channels_last(*given, **equation.params)]
+        else:
+            found = equation.primitive.bind(*given, **equation.params)
+            results = found if equation.primitive.multiple_results else [found]
+        values.update(zip(equation.outvars, results, strict=True))
+    result: Array = value(closed.jaxpr.outvars[0])
+    return result
 
 
 def _each(sizes: Sizes, dims: int) -> list[int]:

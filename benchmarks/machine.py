@@ -1,0 +1,42 @@
+"""What the figures were measured on, and with which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("stoker", "torch", "torchvision", "jax", "jaxlib", "lightning", "skorch", "keras", "scikit-learn", "numpy")
+
+
+def described(now: datetime) -> dict[str, Any]:
+    """Date, processor, cores, system, and the version of each library that is installed."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "date": now.isoformat(timespec="minutes"),
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """As Linux calls it, with the model number, since virtual machines hide the name."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in told.items()}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    model = f" (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else ""
+    wide = next((word for word in ("avx512f", "avx2") if word in fields.get("flags", "").split()), "")
+    return f"{name}{model}{f', {wide}' if wide else ''}"

@@ -1,0 +1,42 @@
+"""Stoker's Trainer, one call to ``fit``, with any of its engines."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pkgutil
+from typing import Any
+
+with contextlib.suppress(ImportError):  # without it, Stoker trains eagerly, and its note says so
+    import jax.dlpack
+    import jax.numpy  # noqa: F401
+import torch.fx.experimental.proxy_tensor  # noqa: F401
+
+import stoker
+import stoker.engines
+from benchmarks.jobs import Data, Job
+from benchmarks.sides import Mark, Trained
+from benchmarks.sides.torch_networks import criterion, network, tensors, trained
+from stoker import Callback, Trainer
+
+# Stoker imports its engines late; they are imports, and not training.
+for module in pkgutil.walk_packages(stoker.engines.__path__, "stoker.engines."):
+    importlib.import_module(module.name)
+
+
+class Marks(Callback):
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+
+    def on_epoch_end(self, row: Any, is_best: bool) -> None:  # noqa: ARG002
+        self.mark()
+
+
+def train(job: Job, data: Data, epochs: int, batch_size: int, mark: Mark, engine: str) -> Trained:
+    inputs, targets = tensors(data)
+    model = network(job, data)
+    trainer = Trainer(model, criterion(job), "sgd", lr=job.lr, metrics=(), device="cpu", engine=engine)
+    features = inputs if len(inputs) > 1 else inputs[0]
+    settings: dict[str, Any] = {"callbacks": [Marks(mark)], "progress": "none"}
+    trainer.fit((features, targets), epochs=epochs, batch_size=batch_size, **settings)
+    return trained(model, trainer.engine_reason)

@@ -80,14 +80,14 @@ def main() -> None:
     model = cnn() if given.layer == "cnn" else Classifier(given.layer, given.hidden)
     by_hand, its_x = copy.deepcopy(model), x
     if given.layer == "cnn":
-        by_hand, its_x = by_hand.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        by_hand, its_x = by_hand.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=RATE)
 
     def eager() -> float:
         for _ in range(given.steps):
             optimizer.zero_grad()
             loss = F.cross_entropy(by_hand(its_x), y)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return loss.item()
 
@@ -111,7 +111,7 @@ def main() -> None:
         compiling, program = timed(jax.jit(turns).lower(state[1:], *batch).compile)
         seconds: dict[str, list[float]] = {"compiled": [], "eager": []}
         for _ in range(5):
-            taken, state = timed(lambda: jax.block_until_ready(program(state[1:], *batch)))  # noqa: B023
+            taken, state = timed(lambda: jax.block_until_ready(program(state[1:], *batch)))  # type: ignore[no-untyped-call]  # noqa: B023
             seconds["compiled"].append(taken / given.steps)
             taken, loss = timed(eager)
             seconds["eager"].append(taken / given.steps)

@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("STOKER_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "stoker"))  # not the user's
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stoker.data.dataset import ImageSet, Table
 
 
@@ -49,3 +51,28 @@ def fashion() -> ImageSet:
         pytest.skip(f"no Fashion-MNIST here: {error.rule}")
     assert isinstance(images, ImageSet)
     return images
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own, if it is installed."""
+    from database import running_postgres
+
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    from database import empty_database
+
+    return empty_database(postgres_server)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a storage for a study, of each kind there is."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres"))
+    return f"sqlite:///{tmp_path / 'study.db'}"

@@ -50,6 +50,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
         "sklearn",
         "torchmetrics",
         "matplotlib",
+        "optuna",
         "pydantic",
         "rich",
     }

@@ -32,15 +32,23 @@ if TYPE_CHECKING:
     from stoker.training.objective import Loss
     from stoker.training.preflight.findings import CheckWarning, Finding
     from stoker.training.trainer import Trainer
+    from stoker.tuning.ensemble import Ensemble
+    from stoker.tuning.space import Categorical, Float, Int, Layers
+    from stoker.tuning.tune import TuneResult, tune
 
 __all__ = [
     "Callback",
+    "Categorical",
     "CheckWarning",
     "Dense",
+    "Ensemble",
     "Finding",
+    "Float",
     "History",
     "ImageSet",
     "Inspection",
+    "Int",
+    "Layers",
     "Loss",
     "LrCurve",
     "MLflowLogger",
@@ -57,12 +65,14 @@ __all__ = [
     "Table",
     "TensorBoardLogger",
     "Trainer",
+    "TuneResult",
     "WideAndDeep",
     "__version__",
     "fit",
     "inspect",
     "load",
     "load_data",
+    "tune",
 ]
 
 _PLACES = {
@@ -90,6 +100,13 @@ _PLACES = {
     "TensorBoardLogger": "stoker.training.loggers.tensorboard",
     "Trainer": "stoker.training.trainer",
     "WideAndDeep": "stoker.models.wide_deep",
+    "Categorical": "stoker.tuning.space",
+    "Ensemble": "stoker.tuning.ensemble",
+    "Float": "stoker.tuning.space",
+    "Int": "stoker.tuning.space",
+    "Layers": "stoker.tuning.space",
+    "TuneResult": "stoker.tuning.tune",
+    "tune": "stoker.tuning.tune",
     "fit": "stoker.jobs.fit",
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",

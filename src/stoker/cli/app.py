@@ -1,4 +1,4 @@
-"""The commands: ``stoker fit``, ``evaluate``, ``predict`` and ``inspect``."""
+"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict`` and ``inspect``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import stoker
 from stoker._version import __version__
 from stoker.cli import INTERRUPTED, failures, options
 from stoker.cli.options import listed
+from stoker.cli.tuning import HELP, tune
 
 if TYPE_CHECKING:
     from stoker.data.dataset import Task
@@ -186,6 +187,9 @@ def fit(
         show.fit_summary(run, source)
     if run.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
+
+
+app.command(cls=Command, help=HELP)(tune)
 
 
 @app.command(cls=Command)

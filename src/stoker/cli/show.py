@@ -27,6 +27,7 @@ __all__ = [
     "fit_summary",
     "how_it_ended",
     "inspection",
+    "metrics_by_split",
     "metrics_json",
     "metrics_of",
     "printable",
@@ -60,7 +61,7 @@ def fit_summary(run: Run, source: str) -> None:
     """
     out = console()
     out.print()
-    out.print(_metrics(run.metrics))
+    out.print(metrics_by_split(run.metrics))
     out.print()
     place = shlex.quote(str(run.path))
     name = str(run.config.model["name"])
@@ -101,7 +102,7 @@ def best_epoch(history: History) -> str:
 
 def metrics_of(metrics: Mapping[str, float]) -> None:
     """The metrics of one split, as a table."""
-    console().print(_metrics({"value": metrics}))
+    console().print(metrics_by_split({"value": metrics}))
 
 
 def metrics_json(metrics: Mapping[str, float]) -> None:
@@ -110,7 +111,7 @@ def metrics_json(metrics: Mapping[str, float]) -> None:
     console().print(json.dumps(finite, indent=2), soft_wrap=True)
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> Grid:
+def metrics_by_split(metrics: Mapping[str, Mapping[str, float]]) -> Grid:
     """A row a metric, a column a split."""
     grid = _grid("", *metrics, right=list(metrics))
     for name in dict.fromkeys(name for split in metrics.values() for name in split):

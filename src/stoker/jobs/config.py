@@ -14,7 +14,7 @@ from stoker.errors import ConfigError, UnknownNameError
 from stoker.jobs.presets import with_preset
 from stoker.settings import Settings, merge, override, parse_settings, read_toml
 
-__all__ = ["DataConfig", "FitConfig", "TrainingConfig", "build_config", "setting_names"]
+__all__ = ["DataConfig", "FitConfig", "TrainingConfig", "build_config", "raw_settings", "setting_names", "split_seed"]
 
 MODEL_SETTINGS = (
     "hidden",
@@ -60,6 +60,8 @@ class DataConfig(Settings):
         numeric, categorical, datetime, ignore: Columns whose kind is not to be guessed.
         valid, test: Sources of the splits, instead of rows held back from the training source.
         valid_size, test_size: Rows to hold back: a fraction of all, or a count.
+        split_seed: Which rows fall into which split; by default ``training.seed``.
+        train_on_valid: Train on the validation rows as well, once it is known what to train and for how long.
         group: Rows with the same value in this column fall into the same split.
         time: Validate on later rows than are trained on, and test on the latest, by this column.
         categories: Categories as one-hot columns or embeddings; ``auto`` embeds those with more than 10.
@@ -78,6 +80,8 @@ class DataConfig(Settings):
     test: str | None = None
     valid_size: Size = 0.2
     test_size: Size = 0.2
+    train_on_valid: bool = False
+    split_seed: int | None = None
     group: str | None = None
     time: str | None = None
     categories: Literal["auto", "embedding", "one-hot"] = "auto"
@@ -143,6 +147,11 @@ class FitConfig(Settings):
     training: TrainingConfig = TrainingConfig()
 
 
+def split_seed(config: FitConfig) -> int:
+    """The seed by which rows fall into splits."""
+    return config.training.seed if config.data.split_seed is None else config.data.split_seed
+
+
 def setting_names() -> dict[str, tuple[str, str]]:
     """The settings by their short names, as Python and the command line use them, and where each belongs.
 
@@ -155,7 +164,7 @@ def setting_names() -> dict[str, tuple[str, str]]:
 
 
 def build_config(
-    file: str | Path | None = None,
+    file: str | Path | Mapping[str, Any] | None = None,
     short: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> FitConfig:
@@ -163,7 +172,7 @@ def build_config(
 
     Args:
         file: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``; above them may stand
-            ``preset = "best"``.
+            ``preset = "best"``. Or what such a file holds.
         short: Short names (:func:`setting_names`) to values; ``None`` means not given.
         assignments: ``"training.lr=0.1"``, and so on.
 
@@ -173,15 +182,8 @@ def build_config(
         SourceNotFoundError: There is no such file.
         SourceFormatError: The file is not TOML.
     """
-    raw: dict[str, Any] = read_toml(Path(file)) if file is not None else {}
-    places = setting_names()
-    for name, value in (short or {}).items():
-        if name not in places:
-            raise UnknownNameError("settings", name, places)
-        if value is not None:
-            group, key = places[name]
-            raw = merge(raw, {group: {key: value}} if group else {key: value})
-    config = parse_settings(FitConfig, _with_precision_text(with_preset(override(raw, assignments))))
+    raw = raw_settings(file, short, assignments)
+    config = parse_settings(FitConfig, _with_precision_text(with_preset(raw)))
     for name in ("optimizer_settings", "schedule_settings", "groups"):
         _check_plain(f"training.{name}", getattr(config.training, name))
     from stoker.models.registry import model_config  # needs torch, which reading the settings' names does not
@@ -191,6 +193,30 @@ def build_config(
     if config.data.group is not None and config.data.time is not None:
         raise ConfigError("data.group", "cannot be combined with data.time", repr(config.data.group), "Leave one out.")
     return config
+
+
+def raw_settings(
+    file: str | Path | Mapping[str, Any] | None = None,
+    short: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The settings that were given, by group, without defaults and unread; see :func:`build_config`.
+
+    Raises:
+        UnknownNameError: A short name is not one of the settings.
+        ConfigError: An assignment is of another form.
+        SourceNotFoundError: There is no such file.
+        SourceFormatError: The file is not TOML.
+    """
+    raw: dict[str, Any] = dict(file) if isinstance(file, Mapping) else {} if file is None else read_toml(Path(file))
+    places = setting_names()
+    for name, value in (short or {}).items():
+        if name not in places:
+            raise UnknownNameError("settings", name, places)
+        if value is not None:
+            group, key = places[name]
+            raw = merge(raw, {group: {key: value}} if group else {key: value})
+    return override(raw, assignments)
 
 
 def _check_plain(where: str, settings: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ from stoker.training.preflight.findings import act_on
 from stoker.training.progress import ProgressMode
 from stoker.training.trainer import Trainer
 
-__all__ = ["fit"]
+__all__ = ["fit", "job_trainer", "load_sources", "named_model"]
 
 Notify = Callable[[str], None]
 FIGURE_BYTES = 2 << 20  # what the pictures and texts of a run take at most, roughly
@@ -60,7 +60,7 @@ def fit(
     source: Any,
     *,
     out: str | Path | None = None,
-    config: str | Path | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
     valid: Any = None,
     test: Any = None,
@@ -79,7 +79,8 @@ def fit(
         source: A file (CSV, TSV, Parquet, Arrow, JSON lines), a directory of images, a named data set such as
             ``"digits"``, a pandas, polars or Arrow table, or ``(X, y)`` arrays.
         out: The run's directory, which must not exist; by default ``runs/<source>-<time>``.
-        config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``, and ``preset`` above them.
+        config: A TOML file with the tables ``[data]``, ``[model]`` and ``[training]``, and ``preset`` above them;
+            or what such a file holds.
         assignments: ``"training.lr=0.1"``, over everything else.
         valid: A source of this split, instead of rows held back from ``source``.
         test: Likewise.
@@ -126,7 +127,7 @@ def fit(
     if first:
         refuse_bad_path(out)
     logs = check_loggers(log)
-    own = _own(known, given)
+    own = named_model(known, given)
     notices: list[str] = []
 
     def tell(text: str) -> None:
@@ -135,11 +136,11 @@ def fit(
             notify(text)
 
     sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
-    loaded = _load_all(sources, known.data.target, known.data.skip_bad)
+    loaded = load_sources(sources, known.data.target, known.data.skip_bad)
     ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), own=own, notify=tell)
     origins = {name: data.provenance for name, data in loaded.items()}
     del loaded  # training needs the splits' tensors alone
-    trainer = _trainer(ready)
+    trainer = job_trainer(ready)
     with _directory(replicas, out, ready.provenance.name, now or datetime.now(UTC)) as path:
         if first:
             require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
@@ -148,7 +149,7 @@ def fit(
             curve = find_rate(trainer, ready, notify if first else None)
             tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
             ready = with_rate(ready, curve.suggestion)
-            trainer = _trainer(ready)
+            trainer = job_trainer(ready)
         about = {"source": ready.provenance.name, **_resolved(ready, trainer)}
         loggers = make_loggers(logs if first else (), path, about)
         _check(trainer, ready, tell)
@@ -183,7 +184,7 @@ def _directory(replicas: Replicas | None, out: str | Path | None, name: str, now
         replicas.any(False)  # each waits here for all
 
 
-def _own(config: FitConfig, given: Any) -> OwnModel | None:
+def named_model(config: FitConfig, given: Any) -> OwnModel | None:
     """The model of the user's own, if it is one, imported before the data are read."""
     model = model_config(config.model) if "name" in config.model else None
     if not isinstance(model, OwnModelConfig):
@@ -256,7 +257,7 @@ def _first(given: Any, setting: str | None) -> Any:
     return given if given is not None else setting
 
 
-def _load_all(sources: dict[str, Any], target: str | None, skip_bad: bool) -> dict[str, DataSet]:
+def load_sources(sources: dict[str, Any], target: str | None, skip_bad: bool) -> dict[str, DataSet]:
     """Load each split that has a source of its own; ``"train"`` comes first."""
     loaded: dict[str, DataSet] = {}
     shape: tuple[int, int, int] | None = None
@@ -273,7 +274,8 @@ def _load_all(sources: dict[str, Any], target: str | None, skip_bad: bool) -> di
     return loaded
 
 
-def _trainer(ready: Prepared) -> Trainer:
+def job_trainer(ready: Prepared) -> Trainer:
+    """The Trainer of a job."""
     training = ready.config.training
     return Trainer(
         trained_part(ready.model, ready.recipe.kind),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from stoker.data.encoder import ImageEncoder, TableEncoder
 from stoker.data.schema import Schema, infer_schema
 from stoker.data.target import encode_target
 from stoker.errors import ConfigError, EncodingError, OutOfMemoryError, SchemaError
-from stoker.jobs.config import FitConfig
+from stoker.jobs.config import FitConfig, split_seed
 from stoker.jobs.splitting import Parts, counted, in_source, split_images, split_table
 from stoker.models.assembly import Assembly, Rescale
 from stoker.models.inputs import FitsInputs, ImageSpec, InputSpec, TableSpec
@@ -29,10 +30,34 @@ from stoker.training.criteria import OnScaledTarget, balanced_weights, build_cri
 from stoker.training.memory import naming_batch_size
 from stoker.training.objective import Loss, ObjectiveSpec
 
-__all__ = ["Prepared", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
+__all__ = ["Encoded", "Prepared", "assemble", "encode", "encoded_inputs", "job_criterion", "prepare", "trained_part"]
 
 Notify = Callable[[str], None]
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What training needs of the data, whatever network is trained on them.
+
+    Attributes:
+        task, target, classes: What is learnt.
+        schema, columns: Of a table; ``None`` for images.
+        encoder: Fitted on the training split.
+        spec: What goes into a network.
+        provenance, splits, duplicates: See :class:`Prepared`.
+    """
+
+    task: Task
+    target: str
+    classes: tuple[str, ...]
+    schema: Schema | None
+    columns: Columns | None
+    encoder: TableEncoder | ImageEncoder
+    spec: InputSpec
+    provenance: Provenance
+    splits: dict[str, tuple[Tensors, Tensor]]
+    duplicates: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -84,13 +109,82 @@ def prepare(
         DataError: The data cannot be used as they are.
         ConfigError: A setting does not fit the data.
     """
-    kind: type[InputSpec] = TableSpec if isinstance(source, Table) else ImageSpec
-    network = model_config(config.model, kind)
-    config = config.model_copy(update={"model": network.model_dump(mode="json")})
+    model_config(config.model, _kind(source))  # whether it can be, before the data are gone through
+    return assemble(encode(source, config, valid=valid, test=test, own=own, notify=notify), config, own, notify=notify)
+
+
+def encode(
+    source: DataSet,
+    config: FitConfig,
+    *,
+    valid: DataSet | None = None,
+    test: DataSet | None = None,
+    own: OwnModel | None = None,
+    notify: Notify,
+) -> Encoded:
+    """Split the data, and encode them. Of the settings, those in ``config.data`` count, and the seed.
+
+    Args:
+        source: What to train on.
+        config: The settings.
+        valid: This split from a source of its own.
+        test: Likewise.
+        own: What the user named, if the config is of a model of the user's own.
+        notify: Told what the user should know.
+
+    Raises:
+        DataError: The data cannot be used as they are.
+        ConfigError: A setting does not fit the data.
+    """
     if isinstance(source, Table):
+        return _encode_table(source, _with_categories(config, own), valid, test, notify)
+    return _encode_images(source, config, valid, test, notify)
+
+
+def assemble(data: Encoded, config: FitConfig, own: OwnModel | None = None, *, notify: Notify) -> Prepared:
+    """Build the network for encoded data; what depends on the data alone is shared with others built for them.
+
+    Args:
+        data: As :func:`encode` gives them with the same ``config.data`` and seed.
+        config: The settings.
+        own: What the user named, if the config is of a model of the user's own.
+        notify: Told what the user should know.
+
+    Raises:
+        ConfigError: A setting does not fit the data.
+        OutOfMemoryError: The network does not fit into memory.
+    """
+    network = model_config(config.model, type(data.spec))
+    config = config.model_copy(update={"model": network.model_dump(mode="json")})
+    if isinstance(data.spec, TableSpec):
         config = _with_categories(config, own)
-        return _prepare_table(source, config, network, valid, test, own, notify)
-    return _prepare_images(source, config, network, valid, test, own, notify)
+    if isinstance(network, WideDeepConfig) and data.schema is not None and data.columns is not None:
+        for name in check_columns(network, data.schema, data.columns.names):
+            notify(f"column {name!r} is left out: it is named neither for the wide path nor for the deep one")
+    config, network = _with_arguments(config, network, own, data.spec, len(data.classes) or 1)
+    inputs, targets = data.splits["train"]
+    encoder = copy.deepcopy(data.encoder)  # so that no two models share a module
+    recipe = Recipe(
+        kind="table" if isinstance(data.spec, TableSpec) else "images",
+        task=data.task,
+        target=data.target,
+        classes=data.classes,
+        table_schema=None if data.schema is None else data.schema.to_dict(),
+        columns=None if data.columns is None else data.columns.to_dict(),
+        encoder=encoder.to_config(),
+        spec=data.spec,
+        model=config.model,
+        rescaled=data.task == "regression" and config.data.scale_target,
+        class_weights=_class_weights(config, targets, data.classes),
+    )
+    model = _build(recipe, network, encoder, config, targets, own)
+    if isinstance(data.spec, TableSpec) and isinstance(model.head.network, FitsInputs):
+        model.head.network.fit_inputs(**inputs)
+    return Prepared(recipe, model, config, data.provenance, data.splits, data.duplicates)
+
+
+def _kind(source: DataSet) -> type[InputSpec]:
+    return TableSpec if isinstance(source, Table) else ImageSpec
 
 
 def _with_categories(config: FitConfig, own: OwnModel | None) -> FitConfig:
@@ -111,15 +205,9 @@ def _with_arguments(
     return config.model_copy(update={"model": network.model_dump(mode="json")}), network
 
 
-def _prepare_table(
-    source: Table,
-    config: FitConfig,
-    network: ModelConfig,
-    valid: DataSet | None,
-    test: DataSet | None,
-    own: OwnModel | None,
-    notify: Notify,
-) -> Prepared:
+def _encode_table(
+    source: Table, config: FitConfig, valid: DataSet | None, test: DataSet | None, notify: Notify
+) -> Encoded:
     schema = table_schema(source, config)
     assert schema.target is not None  # table_schema made sure
     target = schema.target
@@ -128,15 +216,12 @@ def _prepare_table(
             grouping = column.name == config.data.group
             reason = "rows are grouped by it, so that no value is in two splits" if grouping else column.reason
             notify(f"column {column.name!r} is left out: {reason}")
-    parts = split_table(source, schema, config.data, config.training.seed, valid=valid, test=test, notify=notify)
+    parts = split_table(source, schema, config.data, split_seed(config), valid=valid, test=test, notify=notify)
     columns = Columns.fit(parts.train, schema)
     used = set(columns.names)
     for column in schema.features:
         if column.name not in used:
             notify(f"column {column.name!r} is left out: it has one value in all rows to train on")
-    if isinstance(network, WideDeepConfig):
-        for name in check_columns(network, schema, columns.names):
-            notify(f"column {name!r} is left out: it is named neither for the wide path nor for the deep one")
     frames, duplicates = dict(parts.items()), parts.duplicates
     del parts
     targets = {name: encode_target(frame[target.name], target) for name, frame in frames.items()}
@@ -157,26 +242,18 @@ def _prepare_table(
         numeric_columns=numeric_columns,
         categorical_columns=categorical_columns,
     )
-    config, network = _with_arguments(config, network, own, spec, len(target.classes) or 1)
-    rescaled = target.task == "regression" and config.data.scale_target
-    recipe = Recipe(
-        kind="table",
+    return Encoded(
         task=target.task,
         target=target.name,
         classes=target.classes,
-        table_schema=schema.to_dict(),
-        columns=columns.to_dict(),
-        encoder=encoder.to_config(),
+        schema=schema,
+        columns=columns,
+        encoder=encoder,
         spec=spec,
-        model=config.model,
-        rescaled=rescaled,
-        class_weights=_class_weights(config, targets["train"], target.classes),
+        provenance=source.provenance,
+        splits={name: (inputs, targets[name]) for name, inputs in encoded.items()},
+        duplicates=duplicates,
     )
-    model = _build(recipe, network, encoder, config, targets["train"], own)
-    if isinstance(model.head.network, FitsInputs):
-        model.head.network.fit_inputs(**encoded["train"])
-    splits = {name: (inputs, targets[name]) for name, inputs in encoded.items()}
-    return Prepared(recipe, model, config, source.provenance, splits, duplicates)
 
 
 def _read(columns: Columns, part: pl.DataFrame, name: str, source: DataSet | None) -> Tensors:
@@ -189,15 +266,9 @@ def _read(columns: Columns, part: pl.DataFrame, name: str, source: DataSet | Non
         raise in_source(error, f"the {name} source", len(source) - part.height) from None
 
 
-def _prepare_images(
-    source: ImageSet,
-    config: FitConfig,
-    network: ModelConfig,
-    valid: DataSet | None,
-    test: DataSet | None,
-    own: OwnModel | None,
-    notify: Notify,
-) -> Prepared:
+def _encode_images(
+    source: ImageSet, config: FitConfig, valid: DataSet | None, test: DataSet | None, notify: Notify
+) -> Encoded:
     _refuse_table_settings(config)
     sources = {
         "": source,
@@ -210,29 +281,22 @@ def _prepare_images(
             listed = ", ".join(image for image, _ in images.skipped)
             notify(f"{counted(len(images.skipped), 'unreadable image')}{where} left out: {listed}")
     parts: Parts[ImageSet] = split_images(
-        source, config.data, config.training.seed, valid=valid, test=test, notify=notify
+        source, config.data, split_seed(config), valid=valid, test=test, notify=notify
     )
     encoder = ImageEncoder.fit(parts.train.images)
     _, channels, height, width = parts.train.images.shape
-    task: Task = "binary" if len(source.classes) == 2 else "multiclass"
-    splits = {name: ({"images": part.images}, _labels(part)) for name, part in parts.items()}
-    spec = ImageSpec(channels=channels, height=height, width=width)
-    config, network = _with_arguments(config, network, own, spec, len(source.classes))
-    recipe = Recipe(
-        kind="images",
-        task=task,
+    return Encoded(
+        task="binary" if len(source.classes) == 2 else "multiclass",
         target="class",
         classes=source.classes,
-        table_schema=None,
+        schema=None,
         columns=None,
-        encoder=encoder.to_config(),
-        spec=spec,
-        model=config.model,
-        rescaled=False,
-        class_weights=_class_weights(config, splits["train"][1], source.classes),
+        encoder=encoder,
+        spec=ImageSpec(channels=channels, height=height, width=width),
+        provenance=source.provenance,
+        splits={name: ({"images": part.images}, _labels(part)) for name, part in parts.items()},
+        duplicates=parts.duplicates,
     )
-    model = _build(recipe, network, encoder, config, splits["train"][1], own)
-    return Prepared(recipe, model, config, source.provenance, splits, parts.duplicates)
 
 
 def table_schema(source: Table, config: FitConfig) -> Schema:
@@ -361,7 +425,7 @@ def _refuse_table_settings(config: FitConfig) -> None:
     """Settings that mean nothing for images are a mistake, not something to pass over."""
     if config.preset is not None:
         raise ConfigError("preset", "is for tables", f"{config.preset!r} for images", "Leave it out.")
-    for_both = {"valid", "test", "valid_size", "test_size", "skip_bad"}
+    for_both = {"valid", "test", "valid_size", "test_size", "train_on_valid", "split_seed", "skip_bad"}
     for name, field in type(config.data).model_fields.items():
         if name not in for_both and getattr(config.data, name) != field.default:
             raise ConfigError(f"data.{name}", "is for tables", "images", "Leave it out.")

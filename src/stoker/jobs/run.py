@@ -18,7 +18,7 @@ from stoker.data.schema import Schema
 from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
 from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
-from stoker.jobs.config import FitConfig
+from stoker.jobs.config import FitConfig, split_seed
 from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
 from stoker.jobs.splitting import counted, in_source, split_images, split_table
 from stoker.models.importing import Factory
@@ -320,7 +320,7 @@ class Run:
             return self._unchanged("test")
         train = self._unchanged("train")
         given = {"valid": self._unchanged("valid")} if "valid" in self.record.sources else {}
-        seed = self.config.training.seed
+        seed = split_seed(self.config)
         dataset: DataSet | None
         if isinstance(train, Table):
             assert self.artifact.schema is not None  # tables have one

@@ -98,6 +98,8 @@ def split_table(
             frames[name] = _take_rows(part, _rows_with_target(part, schema, f"the {name} source", notify), columns)
         elif len(indices):
             frames[name] = _take_rows(table.frame, rows[indices], columns)
+    if config.train_on_valid and "valid" in frames:
+        frames["train"] = _joined(frames["train"], frames.pop("valid"))
     same = all(part.schema == frames["train"].schema for part in frames.values())
     report = duplicates_across(pl.concat(frames.values()), _consecutive(frames), columns) if same else None
     return Parts(frames["train"], frames.get("valid"), frames.get("test"), _counts(report, notify))
@@ -133,8 +135,11 @@ def split_images(
     )
     parts = {name: _take(images, indices) if len(indices) else None for name, indices in _indices(split)}
     parts |= {name: part for name, part in given.items() if part is not None}
-    train = parts["train"]
+    train, held_back = parts["train"], parts["valid"]
     assert train is not None  # split_rows leaves at least one
+    if config.train_on_valid and held_back is not None:
+        train = parts["train"] = _joined_images(train, held_back)
+        parts["valid"] = None
     everything = torch.cat([part.images for part in parts.values() if part is not None])
     report = image_duplicates(everything, _consecutive(parts))
     return Parts(train, parts["valid"], parts["test"], _counts(report, notify))
@@ -239,6 +244,21 @@ def _take(images: ImageSet, indices: np.ndarray[Any, Any]) -> ImageSet:
     labels = None if images.labels is None else images.labels[rows]
     names = tuple(images.names[row] for row in indices) if images.names else ()
     return ImageSet(images.images[rows], labels, images.classes, images.provenance, names)
+
+
+def _joined(train: pl.DataFrame, valid: pl.DataFrame) -> pl.DataFrame:
+    try:
+        return pl.concat([train, valid], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        rule = f"must have columns of the training source's kinds to be trained on as well ({error})"
+        raise SchemaError("the valid source", rule) from None
+
+
+def _joined_images(train: ImageSet, valid: ImageSet) -> ImageSet:
+    assert train.labels is not None  # seen to before
+    assert valid.labels is not None
+    images, labels = torch.cat([train.images, valid.images]), torch.cat([train.labels, valid.labels])
+    return ImageSet(images, labels, train.classes, train.provenance, (*train.names, *valid.names))
 
 
 def _counts(report: DuplicateReport | None, notify: Notify) -> dict[str, int]:

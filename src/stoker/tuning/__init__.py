@@ -1,0 +1,1 @@
+"""Studies: spaces, samplers and pruners, storage, workers, the refit of the best trial."""

@@ -1,0 +1,98 @@
+"""``stoker tune`` on real data: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import stoker
+from stoker.cli.app import app
+
+QUICK = ("--epochs", 2, "--device", "cpu", "--trials", 3, "--hidden", "8")
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "80"})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    path = tmp_path_factory.mktemp("runs") / "iris-tune"
+    result = invoke("tune", "iris", *QUICK, "--pruner", "none", "--out", path)
+    assert result.exit_code == 0, result.output
+    return SimpleNamespace(path=path, stdout=result.stdout, stderr=result.stderr)
+
+
+def test_results_are_on_stdout_and_progress_on_stderr(study: SimpleNamespace) -> None:
+    assert re.findall(r"^trial (\d): ", study.stderr, re.MULTILINE) == ["0", "1", "2"]
+    assert "trial 0: 0" in study.stderr
+    assert not re.search(r"^trial ", study.stdout, re.MULTILINE)
+    lines = [line.rstrip() for line in study.stdout.splitlines()]
+    assert lines[1].split() == ["train", "test"]
+    assert "Study     iris-tune, finished" in lines
+    assert "          trials: 3 complete, of 3" in lines
+    (run,) = study.path.glob("refit-trial-*")
+    assert f"Run       {run}" in lines
+    assert f"Next      stoker evaluate {run}" in lines
+    assert f"Watch     optuna-dashboard sqlite:///{study.path}/study.db" in lines
+    assert invoke("evaluate", run).exit_code == 0
+    for picture in re.findall(r"\S+\.png", study.stdout):
+        assert Path(picture).is_file()
+
+
+def test_a_study_can_be_shown(study: SimpleNamespace) -> None:
+    for arguments in ((study.path,), ("iris-tune", "--storage", f"sqlite:///{study.path}/study.db")):
+        shown = invoke("tune", "--show", *arguments)
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.splitlines()[0] == "iris-tune, to minimize"
+        assert "trials 3/3" in shown.stdout
+
+
+def test_what_cannot_be_shown(study: SimpleNamespace, tmp_path: Path) -> None:
+    missing = invoke("tune", "--show", tmp_path)
+    assert missing.exit_code == 1
+    assert "error: --show: must be a study's directory" in missing.stderr
+    other = invoke(
+        "tune", "--show", "iris-tuna", "--study-name", "iris-tuna", "--storage", f"sqlite:///{study.path}/study.db"
+    )
+    assert other.exit_code == 1
+    assert "Did you mean 'iris-tune'?" in other.stderr
+
+
+def test_quiet_prints_the_run_alone(study: SimpleNamespace) -> None:
+    again = invoke("tune", "iris", *QUICK, "--pruner", "none", "--out", study.path, "--quiet")
+    (run,) = study.path.glob("refit-trial-*")
+    assert again.stdout == f"{run}\n"
+
+
+def test_an_error_is_a_line_and_a_code(study: SimpleNamespace) -> None:
+    other = invoke("tune", "iris", *QUICK, "--out", study.path, "--metric", "accuracy")
+    assert other.exit_code == 1
+    assert "error: study 'iris-tune': is there already, to minimize, got maximize." in other.stderr
+    assert invoke("tune").exit_code == 2
+
+
+def test_no_refit(tmp_path: Path) -> None:
+    done = invoke("tune", "iris", *QUICK, "--no-refit", "--out", tmp_path / "s")
+    assert done.exit_code == 0, done.output
+    assert not list((tmp_path / "s").glob("refit-*"))
+    assert "Run  " not in done.stdout
+
+
+def test_a_space_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text('[space]\nactivation = ["relu", "tanh"]\nlr = [0.01]\n')
+    settings = ("--sampler", "grid", "--config", tmp_path / "space.toml", "--no-refit", "--out", tmp_path / "s")
+    done = invoke("tune", "iris", *QUICK, *settings)
+    assert done.exit_code == 0, done.output
+    assert "note: the grid has 2 points: there will be as many trials, not 3" in done.stderr.replace("\n", " ")
+    assert stoker.TuneResult is not None
+    (tmp_path / "space.toml").write_text("[space]\nactivatoin = ['relu']\n")
+    wrong = invoke("tune", "iris", *QUICK, "--config", tmp_path / "space.toml", "--out", tmp_path / "t")
+    assert wrong.exit_code == 1
+    assert "Did you mean 'activation'?" in wrong.stderr
+    assert not (tmp_path / "t").exists()

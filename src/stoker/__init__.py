@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from stoker.data.dataset import ImageSet, Table
     from stoker.data.resident import ResidentBatches
     from stoker.data.sources import load as load_data
+    from stoker.engines.explain import Explanation
     from stoker.errors import StokerError
+    from stoker.jobs.explain import explain
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
     from stoker.jobs.run import Predictions, Run, load
@@ -42,6 +44,7 @@ __all__ = [
     "CheckWarning",
     "Dense",
     "Ensemble",
+    "Explanation",
     "Finding",
     "Float",
     "History",
@@ -68,6 +71,7 @@ __all__ = [
     "TuneResult",
     "WideAndDeep",
     "__version__",
+    "explain",
     "fit",
     "inspect",
     "load",
@@ -80,6 +84,7 @@ _PLACES = {
     "CheckWarning": "stoker.training.preflight.findings",
     "Finding": "stoker.training.preflight.findings",
     "Dense": "stoker.models.layers",
+    "Explanation": "stoker.engines.explain",
     "History": "stoker.training.history",
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",
@@ -107,6 +112,7 @@ _PLACES = {
     "Layers": "stoker.tuning.space",
     "TuneResult": "stoker.tuning.tune",
     "tune": "stoker.tuning.tune",
+    "explain": "stoker.jobs.explain",
     "fit": "stoker.jobs.fit",
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",

@@ -240,21 +240,73 @@ def inspect(
     datetime: options.Datetime = None,
     ignore: options.Ignore = None,
     skip_bad: options.SkipBad = None,
+    graph: options.Graph = False,
+    model: options.Model = None,
+    model_args: options.ModelArgs = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    dropout: options.Dropout = None,
+    norm: options.Norm = None,
+    numeric_embedding: options.NumericEmbedding = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    loss: options.Loss = None,
+    clip_norm: options.ClipNorm = None,
+    device: options.Device = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
 ) -> None:
-    """Show what a source holds: what each column is taken as, and why."""
+    """Show what a source holds: what each column is taken as, and why.
+
+    With --graph: the training step that fit would make, with its settings; all others are reached with --set.
+    """
     from stoker.cli import show
 
-    inspection = stoker.inspect(
-        source,
-        target=target,
-        task=cast("Task | None", task),  # whether it is one is seen to there
-        numeric=listed(numeric) or (),
-        categorical=listed(categorical) or (),
-        datetime=listed(datetime) or (),
-        ignore=listed(ignore) or (),
-        skip_bad=bool(skip_bad),
-    )
-    show.inspection(inspection)
+    columns = {
+        "target": target,
+        "task": cast("Task | None", task),  # whether it is one is seen to there
+        "numeric": listed(numeric),
+        "categorical": listed(categorical),
+        "datetime": listed(datetime),
+        "ignore": listed(ignore),
+        "skip_bad": skip_bad,
+    }
+    training = {
+        "model": model,
+        "model_args": model_args,
+        "hidden": hidden,
+        "activation": activation,
+        "dropout": dropout,
+        "norm": norm,
+        "numeric_embedding": numeric_embedding,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "loss": loss,
+        "clip_norm": clip_norm,
+        "device": device,
+    }
+    if graph:
+        from stoker.settings import parse_arguments
+
+        training["model_args"] = parse_arguments(model_args) if model_args else None
+        found = stoker.explain(
+            source, config=config, assignments=assignments or (), notify=_note, **columns, **training
+        )
+        show.explanation(found)
+        return
+    _refuse({**training, "config": config, "assignments": assignments})
+    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    show.inspection(stoker.inspect(source, **given))
+
+
+def _refuse(training: dict[str, Any]) -> None:
+    """Settings of a training mean nothing where columns alone are looked at."""
+    from stoker.errors import ConfigError
+
+    for name, value in training.items():
+        if value is not None:
+            flag = {"model_args": "model-arg", "assignments": "set"}.get(name, name.replace("_", "-"))
+            raise ConfigError(f"--{flag}", "is for the training step", "no --graph", "Add --graph, or leave it out.")
 
 
 def _note(text: str) -> None:

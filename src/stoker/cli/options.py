@@ -150,6 +150,7 @@ Log = Annotated[list[str] | None, _option("tensorboard, mlflow: follow the train
 Quiet = Annotated[bool, _flag("Print the run's path and errors only.", RUN, "--quiet", "-q")]
 
 # What is shown.
+Graph = Annotated[bool, _flag("Show what fit's training step consists of.", None, "--graph")]
 Json = Annotated[bool, _flag("Print JSON instead of a table.", None, "--json")]
 Proba = Annotated[bool, _flag("Add the probability of each class.", None, "--proba")]
 TopK = Annotated[int | None, _option("Add the K most probable classes.", None, "K", "--top-k")]

@@ -17,13 +17,14 @@ from stoker.data.dataset import ImageSet
 from stoker.training.progress_text import duration, number
 
 if TYPE_CHECKING:
-    from stoker import Inspection, Run
+    from stoker import Explanation, Inspection, Run
     from stoker.data.schema import Column, Schema, Target
     from stoker.training.history import History
 
 __all__ = [
     "best_epoch",
     "console",
+    "explanation",
     "fit_summary",
     "how_it_ended",
     "inspection",
@@ -141,6 +142,13 @@ def inspection(found: Inspection) -> None:
     for notice in found.notices:
         out.print()
         out.print(Text.assemble(("note: ", "yellow"), printable(notice)), soft_wrap=True)
+
+
+def explanation(found: Explanation) -> None:
+    """A training step: its operators one by one, then by kind, with what keeps it from being compiled."""
+    out = console()
+    for line in [*found.graph.splitlines(), *([""] if found.graph else []), *str(found).splitlines()]:
+        out.print(printable(line), soft_wrap=True)
 
 
 def _images_title(name: str, data: ImageSet, held_back: str) -> Text:

@@ -20,12 +20,11 @@ from typing import Any, Protocol
 
 import torch
 
-from stoker.engines.capture import CaptureError, State, capture
+from stoker.engines.capture import State, capture, refusal_of
 from stoker.engines.plan import Plan, form
 from stoker.engines.step import Step
-from stoker.errors import LoweringError
 
-__all__ = ["Build", "Made", "begin", "refusal_of"]
+__all__ = ["Build", "Made", "begin"]
 
 NICENESS = 5  # the training goes first, and yet a program is made on a busy machine too
 
@@ -164,11 +163,3 @@ class _Thread:
 
     def close(self) -> None:
         pass  # a thread cannot be ended; what it makes is dropped
-
-
-def refusal_of(error: Exception) -> str:
-    """Why there is no program, in one line."""
-    if isinstance(error, (CaptureError, LoweringError)):
-        return str(error)
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"the program cannot be made ({type(error).__name__}: {text[:200]})"

@@ -24,8 +24,9 @@ from stoker.engines.updates.clipping import clip_grad_norm
 from stoker.engines.updates.protocol import UnsupportedOptimizerError, Update
 from stoker.engines.updates.registry import update_for
 from stoker.engines.updates.state import Cohort, read_state
+from stoker.errors import LoweringError
 
-__all__ = ["CaptureError", "Captured", "State", "capture", "idle_parameters", "uncapturable"]
+__all__ = ["CaptureError", "Captured", "State", "capture", "idle_parameters", "refusal_of", "uncapturable"]
 
 
 class CaptureError(Exception):
@@ -126,6 +127,14 @@ def uncapturable(step: Step) -> str | None:
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def refusal_of(error: Exception) -> str:
+    """Why there is no program, in one line."""
+    if isinstance(error, (CaptureError, LoweringError)):
+        return str(error)
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"the program cannot be made ({type(error).__name__}: {text[:200]})"
 
 
 def idle_parameters(model: nn.Module) -> frozenset[str]:

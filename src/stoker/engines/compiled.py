@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from stoker.data.trees import Batch
-from stoker.engines.beside import refusal_of
-from stoker.engines.capture import State, idle_parameters
+from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
 from stoker.engines.plan import Plan, form, unsupported
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -20,6 +21,7 @@ from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
 from stoker.data.trees import Batch, batch_rows, call_model
 from stoker.engines.eager import EagerEngine
+from stoker.engines.explain import Explanation, explain
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine, Step
 from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
@@ -40,7 +42,7 @@ from stoker.training.optimizers import OptimizerSpec, build_optimizer
 from stoker.training.preflight.findings import Finding, act_on
 from stoker.training.preflight.probe import check as preflight
 from stoker.training.preflight.signature import check_call
-from stoker.training.preflight.untouched import same_draws
+from stoker.training.preflight.untouched import same_draws, untouched
 from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, check_schedule
 from stoker.training.scores import Scores, score_direction
@@ -361,6 +363,41 @@ class Trainer:
             raise DataError("check", "the data must yield at least one batch", "none")
         with naming_batch_size("check", batches.batch_size), deterministic_algorithms(self.deterministic):
             return self._findings(batch)
+
+    def explain(self, data: Any, *, batch_size: int | None = 32) -> Explanation:
+        """Say what a training step consists of, where its time goes, and what keeps it from being compiled.
+
+        The step is captured for the first batch, as the compiled engine does it, and PyTorch carries out each of its
+        operators alone a few times. The model, the optimizer and all random numbers stay as they are; hooks of yours
+        see a few calls.
+
+        Args:
+            data: As for :meth:`fit`, whose step is explained.
+            batch_size: Samples of a batch.
+
+        Returns:
+            Operators by kind, and reasons; ``print`` shows a table, and ``.graph`` is the step as text.
+
+        Raises:
+            CheckError: The check of the batch found errors; see :meth:`check`.
+            ConfigError: The model is lazy and has seen no batch.
+            DataError: The data have no rows, or do not fit the objective.
+            OutOfMemoryError: A batch does not fit.
+        """
+        average = None if self.ema is None else WeightAverage(self.model, self.ema)
+        step = replace(self._step(), average=average)
+        criteria = [part.criterion for part in self.objective.parts if isinstance(part.criterion, nn.Module)]
+        with same_draws(self.device), untouched([self.model, *criteria]), torch.enable_grad():
+            batches = self._batches("explain", data, batch_size=batch_size, seed=self.seed)
+            batch = next(batches.epoch(0), None)
+            if batch is None:
+                raise DataError("explain", "the data must yield at least one batch", "none")
+            with naming_batch_size("explain", batches.batch_size), deterministic_algorithms(self.deterministic):
+                act_on(finding for finding in self._findings(batch) if finding.severity == "error")
+                if not self.model.training:
+                    self.model.train()
+                seed_globally(derive_seed(self.seed, "explain"), self.device)
+                return explain(step, batches, batch, self.engine.reason if self.state.step else None)
 
     def _findings(self, batch: Batch) -> list[Finding]:
         settings: dict[str, Any] = {"device": self.device, "autocast": self.autocast}

@@ -12,12 +12,13 @@ from jax import Array
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from stoker.engines.capture import refusal_of
 from stoker.engines.xla import ops  # noqa: F401  (fills the table)
-from stoker.engines.xla.dtypes import from_torch
+from stoker.engines.xla.dtypes import from_torch, jax_dtype
 from stoker.engines.xla.table import LOWERINGS, RANDOM
 from stoker.errors import LoweringError
 
-__all__ = ["LOWERINGS", "draws_numbers", "to_jax", "unlowered"]
+__all__ = ["LOWERINGS", "draws_numbers", "refusal", "to_jax", "unlowered"]
 
 IGNORED = {"device", "layout", "memory_format", "non_blocking", "pin_memory"}
 """Arguments that say where and how a tensor lies, which is XLA's business."""
@@ -87,6 +88,27 @@ def to_jax(graph_module: fx.GraphModule) -> Callable[..., list[Any]]:
             return pytree.tree_leaves(fx.map_arg(output.args[0], values.__getitem__))
 
     return function
+
+
+def refusal(graph_module: fx.GraphModule) -> str | None:
+    """What a lowering refuses of a graph whose operators all have one: one line, or ``None``.
+
+    The program is traced without values; nothing is compiled.
+    """
+    function = to_jax(graph_module)
+    examples = [node.meta.get("val") for node in graph_module.graph.nodes if node.op == "placeholder"]
+    try:
+        with jax.enable_x64(True):
+            arrays = [
+                jax.ShapeDtypeStruct(tuple(val.shape), jax_dtype(val.dtype))  # type: ignore[no-untyped-call]
+                if isinstance(val, torch.Tensor)
+                else val
+                for val in examples
+            ]
+            jax.eval_shape(lambda *given: function(*given, key=jax.random.key(0)), *arrays)
+    except Exception as error:  # a lowering's own, or what JAX makes of its arguments
+        return refusal_of(error)
+    return None
 
 
 def _name(target: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LOWERINGS", "RANDOM", "lowering", "random_lowering"]
+__all__ = ["LOWERINGS", "RANDOM", "lowering", "random_lowering", "room_of"]
 
 Lowering = Callable[..., Any]
 L = TypeVar("L", bound=Lowering)
@@ -48,3 +48,8 @@ def random_lowering(*names: str) -> Callable[[L], L]:
         return lowering(*names)(function)
 
     return enter
+
+
+def room_of(name: str) -> str | None:
+    """The room of :mod:`stoker.engines.xla.ops` that lowers an operator, such as ``"matrix"``, or ``None``."""
+    return LOWERINGS[name].__module__.rpartition(".")[2] if name in LOWERINGS else None

@@ -48,7 +48,7 @@ class Patient(Callback):
             made = self.engine._build.made()
             if made is not None:
                 # Nothing here depends on how busy the machine is.
-                self.engine._build, self.engine._made = None, replace(made, pace=0.0)
+                self.engine._build, self.engine._made = None, replace(made, pace=1e-6)
             time.sleep(0.01)
 
 

@@ -8,30 +8,20 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny import DATA, assert_near, mlp
 from torch import Tensor, nn
 
 from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
-from stoker.training.callbacks import Callback
+from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.history import Row
 from stoker.training.trainer import Trainer
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-DATA = some(150, 4), some(150, 1, seed=1)  # 9 whole batches of 16, and 6 rows
-
-
-def mlp() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
 class Patient(Callback):
@@ -68,11 +58,6 @@ def trained(model: nn.Module, *, epochs: int = 8, **settings: Any) -> tuple[Trai
     return trainer, patient  # type: ignore[return-value]
 
 
-def assert_near(one: nn.Module, other: nn.Module) -> None:
-    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-
-
 def test_a_short_job_stays_eager_and_imports_no_jax() -> None:
     code = """
 import sys, torch
@@ -103,7 +88,8 @@ def test_a_long_job_is_handed_over(optimizer: str) -> None:
 FORKED = """
 import sys, torch
 sys.path.insert(0, "tests/engines")
-from test_auto import DATA, Patient, mlp, assert_near
+from tiny import DATA, assert_near, mlp
+from test_auto import Patient
 from stoker.engines import auto
 from stoker.engines.beside import _Process
 from stoker import Trainer
@@ -131,30 +117,22 @@ def test_the_program_of_a_forked_process_takes_over() -> None:
     assert found.stdout.startswith("eager compiled compiled: from epoch ")
 
 
-class Counts(nn.Module):
-    """Does something else at each call, which a trace of one call cannot show."""
+CALLS = [0]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 1)
-        self.calls = 0
+
+class Drifts(nn.Linear):
+    """Does something else at each call, by a variable that no module holds."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.layer(x) * (1 + self.calls % 7)  # type: ignore[no-any-return]
+        CALLS[0] += 1
+        return super().forward(x) * (1 + CALLS[0] % 7)
 
 
 @pytest.mark.usefixtures("eager_to_build")
 def test_a_program_that_differs_does_not_take_over() -> None:
-    torch.manual_seed(0)
-    mine = Counts()
-    torch.manual_seed(0)
-    theirs = Counts()
-    trainer, patient = trained(mine, optimizer="sgd", epochs=12)
-    trained(theirs, optimizer="sgd", engine="eager", epochs=12)
+    trainer, patient = trained(Drifts(4, 1), optimizer="sgd", epochs=12)
     assert set(patient.names) == {"eager"}
     assert "the compiled step's loss is " in trainer.engine_reason
-    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
 
 
 @pytest.mark.usefixtures("eager_to_build")
@@ -186,6 +164,66 @@ def test_a_slower_program_does_not_take_over(monkeypatch: pytest.MonkeyPatch) ->
     trainer, patient = trained(mlp())
     assert set(patient.names) == {"eager"}
     assert trainer.engine_reason.startswith("eager: a step takes ")
+
+
+@pytest.mark.usefixtures("eager_to_build")
+def test_who_listens_to_each_step_keeps_it_eager() -> None:
+    class Ear(Callback):
+        def on_step_end(self, step: StepProgress) -> None:
+            pass
+
+    trainer = Trainer(mlp(), "mse", "sgd", device="cpu", metrics=())
+    trainer.fit(DATA, epochs=3, batch_size=16, check=False, progress="none", callbacks=[Ear()])
+    assert trainer.engine_reason == "eager: a callback listens to each step"
+
+
+SLOW_TO_BUILD = """
+import os, sys, time
+sys.path.insert(0, "tests/engines")
+from tiny import DATA, mlp
+from stoker.engines import auto
+from stoker import Callback, Trainer
+auto.BUILD_SECONDS = 0.0
+trainer = Trainer(mlp(), "mse", "adam", device="cpu", metrics=())
+
+class Watch(Callback):
+    def on_epoch_end(self, row, improved):
+        build = trainer.engine._build
+        if build is not None:
+            print(build._process.pid, flush=True)
+            {then}
+
+trainer.fit(DATA, epochs={epochs}, batch_size=16, check=False, progress="none", callbacks=[Watch()])
+"""
+
+
+def gone(pid: int) -> bool:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":  # nobody has looked at its exit code yet
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize(("then", "epochs", "code"), [("os.kill(os.getpid(), 9)", 50, -9), ("pass", 4, 0)])
+def test_no_process_is_left_by_a_training_that_is_killed_or_over(then: str, epochs: int, code: int) -> None:
+    script = SLOW_TO_BUILD.format(then=then, epochs=epochs)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.returncode == code, found.stderr
+    assert gone(int(found.stdout.split()[0]))
+
+
+def test_a_hand_over_compiles_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "STOKER_CACHE": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert len(list((tmp_path / "xla").glob("*-cache"))) == 1  # the forked process's, which this one has found
 
 
 def test_deterministic_choices_follow_from_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,24 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import DATA, X, Y, assert_near, mlp, some
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from stoker.engines import takeover
+from stoker.training.callbacks import Callback
 from stoker.training.trainer import Trainer
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-X, Y = some(150, 4), some(150, 1, seed=1)
-DATA = X, Y
-
-
-def mlp() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
 def trained(model: nn.Module, optimizer: Any = "adam", data: Any = DATA, **settings: Any) -> Trainer:
@@ -43,11 +32,6 @@ def trained(model: nn.Module, optimizer: Any = "adam", data: Any = DATA, **setti
 
 def weights(model: nn.Module) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in model.state_dict().values()]
-
-
-def assert_near(one: nn.Module, other: nn.Module) -> None:
-    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -211,6 +195,99 @@ def test_a_change_between_epochs_is_seen() -> None:
         assert trainer.engine.reason is None
         models.append(model)
     assert_near(*models)
+
+
+class Tempered(nn.Module):
+    """Holds a number and a plain tensor, which a trace takes as constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.temperature, self.shift = 1.0, torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) / self.temperature + self.shift  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, _: setattr(model, "temperature", 3.0),
+        lambda model, _: model.shift.fill_(2.0),
+        lambda model, _: setattr(model, "shift", torch.ones(3)),
+        lambda _, criterion: setattr(criterion, "label_smoothing", 0.3),
+        lambda _, criterion: criterion.weight.copy_(torch.tensor([5.0, 1.0, 0.1])),
+    ],
+)
+def test_a_change_of_what_modules_hold_is_seen(change: Any) -> None:
+    labels = torch.arange(150) % 3
+    models: list[nn.Module] = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model, criterion = Tempered(), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+        trainer = Trainer(model, criterion, "sgd", lr=0.1, engine=engine, device="cpu", metrics=())
+        trainer.fit((X, labels), epochs=2, batch_size=16, progress="none", check=False)
+        change(model, criterion)
+        trainer.fit((X, labels), epochs=2, batch_size=16, progress="none", check=False)
+        assert trainer.engine.reason is None
+        models.append(model)
+    assert_near(*models)
+
+
+def test_what_is_another_in_each_epoch_is_not_compiled_forever() -> None:
+    class Annealed(Callback):
+        def __init__(self, model: Tempered) -> None:
+            self.model = model
+
+        def on_epoch_start(self, epoch: int) -> None:
+            self.model.temperature = 1.0 + epoch
+
+    models: list[nn.Module] = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model = Tempered()
+        trainer = Trainer(model, "cross-entropy", "sgd", lr=0.1, engine=engine, device="cpu", metrics=())
+        callbacks = [Annealed(model)]
+        data = X, torch.arange(150) % 3
+        trainer.fit(data, epochs=6, batch_size=16, progress="none", check=False, callbacks=callbacks)
+        models.append(model)
+        if engine == "compiled":
+            text = "eager: what the model or the criterion holds changes from epoch to epoch"
+            assert trainer.engine_reason == text
+    assert_near(*models)
+
+
+def test_averages_begin_anew_with_each_training() -> None:
+    models: list[nn.Module] = []
+    for engine in ("compiled", "eager"):
+        model = mlp()
+        trainer = Trainer(model, "mse", "sgd", lr=0.05, ema=0.9, engine=engine, device="cpu", metrics=())
+        for _ in range(2):
+            trainer.fit(DATA, epochs=2, batch_size=16, progress="none", check=False)
+        assert trainer.engine.reason is None
+        models.append(model)
+    assert_near(*models)
+
+
+@pytest.mark.parametrize("place", ["a file", "nowhere"])
+def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    code = "from test_compiled import mlp, trained\nassert trained(mlp()).engine.reason is None"
+    cache = {"a file": str(tmp_path / "file"), "nowhere": "/proc/nowhere"}[place]
+    environment = {**os.environ, "STOKER_CACHE": cache}
+    command = [sys.executable, "-W", "error:Error:UserWarning", "-c", code]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parent)
+
+
+def test_the_data_stay_on_the_cpu_whatever_is_jaxs_default() -> None:
+    code = """
+import jax
+jax.config.update("jax_default_device", jax.devices("cpu")[1])
+from test_compiled import mlp, trained
+assert trained(mlp()).engine.reason is None
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parent)
 
 
 def test_another_number_of_rows_and_another_kind_of_update_are_seen() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_compiled import DATA, REASONS, Branches, Counts, hooked, mlp, some, trained
+from test_compiled import REASONS, Branches, Counts, hooked, trained
+from tiny import DATA, mlp, some
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode

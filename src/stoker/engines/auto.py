@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
-from stoker.engines.beside import Build, Made, begin
+from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import State, idle_parameters
 from stoker.engines.eager import EagerEngine
-from stoker.engines.plan import COMPARED, Plan, unsupported
+from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
 if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
@@ -34,7 +35,7 @@ __all__ = ["AutoEngine"]
 BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
-WARM_BUILD = 10.0  # where JAX is there, capture holds the training up: let it be a small part of the job
+WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 
 
@@ -62,25 +63,39 @@ class AutoEngine:
         self._made: Made | None = None
         self._attempt: Attempt | None = None
         self._data: Data | None = None
+        self._builds = 0
 
     @property
     def explanation(self) -> str:
         """See :class:`stoker.engines.step.Engine`."""
         return f"{self.name}: {self._since if self.reason is None else self.reason}"
 
+    def close(self) -> None:
+        """See :class:`stoker.engines.step.Engine`: a program that is being made is given up."""
+        if self._build is not None:
+            self._build.close()
+            self._build, self.reason = None, "the training was over before a program was made"
+
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         refusal = unsupported(step, batches)
+        if refusal is None and step.on_update is not None and not self.deterministic:
+            refusal = "a callback listens to each step"
         if refusal is not None:
             return self._stay(refusal).train_epoch(step, batches, watch)
         assert isinstance(batches, Epoch)
-        plan = Plan.of(step, batches.batches, batches.number)  # type: ignore[arg-type]  # unsupported() has looked
+        assert isinstance(batches.batches, ResidentBatches)
+        plan = Plan(batches.batches, batches.number, step.accumulate)
         if self.deterministic:
             return self._by_shape(step, batches, plan, watch)
         outcome = EpochOutcome()
         state = None if self._attempt is None else self._attempt.state(step, plan)
         if state is not None:
+            self._builds = 0
             return self._compiled(step, state, plan, outcome, watch)
+        made = self._made
+        if made is not None and current_state(step, plan.source, made.idle, made.known) is None:
+            self._made = None  # it was for another step
         if self._eagerly(step, batches, plan, outcome, watch):
             return outcome
         return self._taken_over(step, batches, plan, outcome, watch)
@@ -110,12 +125,15 @@ class AutoEngine:
         left = (1 + batches.left) * plan.updates - outcome.steps
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
-            warm = "jax" in sys.modules
-            if seconds < (WARM_BUILD if warm else 1.0) * BUILD_SECONDS:
+            if seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
                 self._longest = max(self._longest, seconds)
                 self.reason = f"{_about(self._longest)} of steps are too few to compile for"
                 return False
             if any(parameter.grad is not None for parameter in step.trained):  # a step was made
+                if self._builds == CHANGES:
+                    self.reason = CHANGING
+                    return False
+                self._builds += 1
                 self.reason = "a program is being made"
                 self._build = begin(step, plan, idle_parameters(step.model))
             return False
@@ -170,9 +188,8 @@ class AutoEngine:
             return None
         self._data = Data.of(plan.source)
         if made.saved is not None:
-            saved, signature = made.saved
-            like = arguments_like(step, state, plan, self._data, signature)
-            attempt.program = Program.loaded(saved, signature, like, single=torch.get_num_threads() == 1)
+            like = arguments_like(step, state, plan, self._data, made.saved.signature.scalars)
+            attempt.program = Program.loaded(made.saved, like, single=torch.get_num_threads() == 1)
         return attempt
 
     def _compiled(self, step: Step, state: State, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:

@@ -1,8 +1,8 @@
 """Making a program while the eager engine trains: in a forked process, or where that cannot be, in a thread.
 
-A forked copy of the training captures and compiles, measures the program on its own copies, and sends it before it was
-compiled; what was compiled lies in the cache. The process that trains loses no time to it: it imports no JAX and traces
-nothing until the program is known to be worth it.
+A forked copy of the training captures and compiles, measures the program on its own copies, and sends it as it was
+before compiling; what was compiled lies in the cache. The process that trains loses no time to it: it imports no JAX
+and traces nothing until the program is known to be worth it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any, Protocol
 
 import torch
 
-from stoker.engines.capture import State, capture, refusal_of
+from stoker.engines.capture import State, refusal_of
 from stoker.engines.plan import Plan, form
 from stoker.engines.step import Step
 
-__all__ = ["Build", "Made", "begin"]
+__all__ = ["Build", "Made", "begin", "forks"]
 
+LONGEST = 1200  # seconds after which a process is given up that may hang
 NICENESS = 5  # the training goes first, and yet a program is made on a busy machine too
 
 
@@ -38,15 +39,15 @@ class Made:
         known: The form that it was made for; see :func:`stoker.engines.plan.form`.
         refusal: Why there is none.
         pace: Seconds of an update, measured.
-        saved: The program of another process, with its signature; ``None`` for one of this process.
-        program: That of this process.
+        saved: The program (:class:`stoker.engines.xla.program.Saved`) that another process made, or ``None``.
+        program: The one (:class:`stoker.engines.xla.program.Program`) that this process made, or ``None``.
     """
 
     idle: frozenset[str]
     known: tuple[Any, ...]
     refusal: str | None = None
     pace: float = 0.0
-    saved: tuple[bytes, Any] | None = None
+    saved: Any = None
     program: Any = None
 
 
@@ -60,6 +61,11 @@ class Build(Protocol):
         """Give it up."""
 
 
+def forks() -> bool:
+    """Whether a forked copy of this process could make a program: JAX's threads would not be in it."""
+    return "jax" not in sys.modules and sys.platform == "linux" and not multiprocessing.current_process().daemon
+
+
 def begin(step: Step, plan: Plan, idle: frozenset[str]) -> Build:
     """Begin to make a program for a step.
 
@@ -68,10 +74,7 @@ def begin(step: Step, plan: Plan, idle: frozenset[str]) -> Build:
         plan: An epoch over the data.
         idle: Parameters that get no gradient.
     """
-    if "jax" not in sys.modules and hasattr(os, "fork") and sys.platform == "linux":
-        with contextlib.suppress(OSError, AssertionError):  # no memory; a process that may have no children
-            return _Process(step, plan, idle)
-    return _Thread(step, plan, idle)
+    return _Process(step, plan, idle) if forks() else _Thread(step, plan, idle)
 
 
 class _Process:
@@ -80,15 +83,21 @@ class _Process:
         self._known = form(step, plan.source, State.of(step, idle))
         context = multiprocessing.get_context("fork")
         self._here, there = context.Pipe(duplex=False)
-        arguments = (there, step, plan, idle, torch.get_num_threads() == 1)
+        arguments = (self._here, there, step, plan, idle, torch.get_num_threads() == 1)
         self._process = context.Process(target=_work, args=arguments, daemon=True, name="stoker-compile")
+        self._refusal: str | None = None
         with warnings.catch_warnings():
             # What a fork must not do is take locks that other threads hold. If it does, it hangs, and is given up.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
+            try:
+                self._process.start()
+            except OSError as error:  # no memory, or too many processes
+                self._refusal = refusal_of(error)
         there.close()
 
     def made(self) -> Made | None:
+        if self._refusal is not None:
+            return Made(self._idle, self._known, self._refusal)
         if not self._here.poll():
             return None
         try:
@@ -100,49 +109,57 @@ class _Process:
         return Made(self._idle, self._known, refusal, pace, saved)
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.join(1)
+        if self._refusal is None:
+            self._process.kill()
+            self._process.join(1)
         self._here.close()
 
 
-def _work(pipe: Connection, step: Step, plan: Plan, idle: frozenset[str], single: bool) -> None:
+def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: frozenset[str], single: bool) -> None:
     """The work of the forked process."""
+    reading.close()  # or a training that is killed would not be noticed by who writes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.alarm(LONGEST)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     torch.set_num_threads(1)  # the threads of the process that was forked are not there
-    step.on_update = None
+    result: tuple[str | None, float, Any]
     try:
-        from stoker.engines.takeover import build, measured_pace
-        from stoker.engines.xla.scan import Data, arguments_like
+        from stoker.engines.takeover import captured_step, measured_pace
+        from stoker.engines.xla.program import Program, saved_program
+        from stoker.engines.xla.scan import Data
 
         state, data = State.of(step, idle), Data.of(plan.source)
-        program = build(step, state, plan, data, single=single)
-        pace = measured_pace(program, step, state, plan, data)
-        like = arguments_like(step, state, plan, data, program.signature)
-        pipe.send((None, pace, (program.saved(like), program.signature)))
+        captured, like = captured_step(step, state, plan, data)
+        saved = saved_program(captured, like)
+        # Compiled from what is sent, so that the training finds it in the cache.
+        program = Program.loaded(saved, like, single=single)
+        result = None, measured_pace(program, step, state, plan, data), saved
     except Exception as error:
-        pipe.send((refusal_of(error), 0.0, None))
+        result = refusal_of(error), 0.0, None
+    with contextlib.suppress(BrokenPipeError):  # the training was killed
+        pipe.send(result)
 
 
 class _Thread:
-    """JAX is there already, and its threads would not be in a forked process: the trace is made here and now."""
+    """The trace is made here and now, the program in a thread."""
 
     def __init__(self, step: Step, plan: Plan, idle: frozenset[str]) -> None:
-        from stoker.engines.takeover import measured_pace
-        from stoker.engines.xla.program import Program, Signature
-        from stoker.engines.xla.scan import Data, arguments_like
+        from stoker.engines.takeover import captured_step, measured_pace
+        from stoker.engines.xla.program import Program
+        from stoker.engines.xla.scan import Data
 
         state = State.of(step, idle)
         known = form(step, plan.source, state)
         self._made: Made | None = None
         try:
             data = Data.of(plan.source)
-            captured = capture(step, state, *plan.window(step, 0)[0])
-            like = arguments_like(step, state, plan, data, Signature(captured.scalars, draws=False))
+            captured, like = captured_step(step, state, plan, data)
         except Exception as error:
             self._made = Made(idle, known, refusal_of(error))
             return
@@ -152,7 +169,7 @@ class _Thread:
             try:
                 program = Program.of(captured, like, single=single)
                 pace = measured_pace(program, step, state, plan, data)
-                self._made = Made(idle, known, None, pace, None, program)
+                self._made = Made(idle, known, None, pace, program=program)
             except Exception as error:
                 self._made = Made(idle, known, refusal_of(error))
 

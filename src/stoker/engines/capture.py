@@ -133,8 +133,12 @@ def refusal_of(error: Exception) -> str:
     """Why there is no program, in one line."""
     if isinstance(error, (CaptureError, LoweringError)):
         return str(error)
+    return f"the program cannot be made ({_in_short(error)})"
+
+
+def _in_short(error: Exception) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"the program cannot be made ({type(error).__name__}: {text[:200]})"
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def idle_parameters(model: nn.Module) -> frozenset[str]:
@@ -180,8 +184,7 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
     except CaptureError:
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
-        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise CaptureError(f"the step cannot be traced ({type(error).__name__}: {text[:200]})") from error
+        raise CaptureError(f"the step cannot be traced ({_in_short(error)})") from error
     finally:
         for module, attributes in kept:
             vars(module).clear()

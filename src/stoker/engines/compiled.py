@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
-from stoker.engines.plan import Plan, form, unsupported
+from stoker.engines.plan import CHANGES, CHANGING, Plan, form, unsupported
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
-from stoker.engines.takeover import Attempt, build, first_updates, real_update, run_epoch
+from stoker.engines.takeover import Attempt, captured_step, first_updates, real_update, run_epoch
+from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import Data
 
 __all__ = ["CompiledEngine"]
@@ -37,11 +39,15 @@ class CompiledEngine:
         self._eager = EagerEngine()
         self._attempt: Attempt | None = None
         self._data: Data | None = None
+        self._changes = 0
 
     @property
     def explanation(self) -> str:
         """See :class:`stoker.engines.step.Engine`."""
         return "compiled: as asked" if self.reason is None else f"eager: {self.reason}"
+
+    def close(self) -> None:
+        """See :class:`stoker.engines.step.Engine`: there is nothing."""
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
@@ -49,12 +55,17 @@ class CompiledEngine:
         if self.reason is not None:
             return self._eager.train_epoch(step, batches, watch)
         assert isinstance(batches, Epoch)
-        plan = Plan.of(step, batches.batches, batches.number)  # type: ignore[arg-type]  # unsupported() has looked
+        assert isinstance(batches.batches, ResidentBatches)
+        plan = Plan(batches.batches, batches.number, step.accumulate)
         outcome = EpochOutcome()
         seed = int(torch.randint(2**31 - 1, ()))  # the noise of this epoch, from the generator seeded for it
         if self._data is None or self._data.source is not plan.source:
             self._data = Data.of(plan.source)
         state = None if self._attempt is None else self._attempt.state(step, plan)
+        self._changes = 0 if state is not None else self._changes + 1
+        if self._changes > CHANGES:
+            self.reason = CHANGING
+            return self._eager.train_epoch(step, batches, watch)
         if self._attempt is None or state is None:
             self._attempt = self._tried(step, plan, self._data, seed, outcome)
             if self._attempt is None:  # the epoch was ended within the first steps, and nothing is known yet
@@ -76,7 +87,8 @@ class CompiledEngine:
         try:
             state = State.of(step, idle)
             known = form(step, plan.source, state)
-            program = build(step, state, plan, data)
+            captured, like = captured_step(step, state, plan, data)
+            program = Program.of(captured, like, single=torch.get_num_threads() == 1)
         except Exception as error:  # whatever keeps a program from being made; the step itself was made
             return Attempt(idle, known, refusal=refusal_of(error))
         return first_updates(Attempt(idle, known, program), step, plan, data, seed, outcome)

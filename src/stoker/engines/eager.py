@@ -139,6 +139,9 @@ class EagerEngine:
         """See :class:`stoker.engines.step.Engine`."""
         return f"eager: {self.reason or 'as asked'}"
 
+    def close(self) -> None:
+        """See :class:`stoker.engines.step.Engine`: there is nothing."""
+
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         return self.go_on(step, batches, watch, EpochOutcome())

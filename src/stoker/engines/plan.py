@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from types import NoneType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, leaves, tree_map
-from stoker.engines.capture import State, uncapturable
+from stoker.engines.capture import CaptureError, State, uncapturable
 from stoker.engines.eager import windows
 from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
 from stoker.engines.updates.registry import update_for
 
-__all__ = ["COMPARED", "Plan", "form", "unsupported"]
+__all__ = ["CHANGES", "CHANGING", "COMPARED", "Plan", "current_state", "form", "unsupported"]
 
+CHANGING = "what the model or the criterion holds changes from epoch to epoch"
+CHANGES = 3  # so many programs are made for a step that is another in each epoch, then no more
+PLAIN = (bool, int, float, str, NoneType)
 COMPARED = 2  # updates that a program makes beside the eager engine before its own count
 
 
@@ -28,17 +33,18 @@ class Plan:
 
     Attributes:
         source: The data.
-        order: The rows of the epoch in their order, int64 on the CPU.
+        number: Of the epoch, from 0.
         accumulate: Batches of an update.
     """
 
     source: ResidentBatches
-    order: Tensor
+    number: int
     accumulate: int
 
-    @classmethod
-    def of(cls, step: Step, source: ResidentBatches, number: int) -> Plan:
-        return cls(source, source.order(number), step.accumulate)
+    @cached_property
+    def order(self) -> Tensor:
+        """The rows of the epoch in their order, int64 ``[rows]`` on the CPU."""
+        return self.source.order(self.number)
 
     @property
     def rows(self) -> int:
@@ -48,7 +54,7 @@ class Plan:
     @property
     def updates(self) -> int:
         """Whole updates of an epoch."""
-        return len(self.order) // self.rows
+        return self.source.rows // self.rows
 
     def whole(self) -> Tensor:
         """The rows of the whole updates, ``[updates, accumulate, batch]``."""
@@ -81,6 +87,9 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
 def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
     """What a program depends on; another form needs another program.
 
+    What modules hold besides parameters and buffers (a dropout's rate, a temperature, class weights) is traced as a
+    constant, and so is a part of it. Variables outside of modules are not seen.
+
     Args:
         step: What it carries out.
         source: The data.
@@ -91,7 +100,6 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
         source.rows,
         step.accumulate,
         tuple((leaf.shape[1:], leaf.dtype) for leaf in (*leaves(source.inputs), *leaves(source.targets))),
-        tuple(module.training for module in step.model.modules()),
         tuple((name, parameter.shape, parameter.requires_grad) for name, parameter in step.model.named_parameters()),
         tuple(state.parameters),
         type(step.optimizer),
@@ -104,7 +112,47 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
         step.average is None,
         step.autocast,
         id(step.objective),
+        tuple(tuple(_held(module)) for module in step.model.modules()),
+        tuple(
+            (
+                tuple(_held(module)),
+                tuple((tensor.data_ptr(), tensor._version) for tensor in module.buffers(recurse=False)),
+            )
+            for criterion in step.criteria
+            for module in criterion.modules()
+        ),
     )
+
+
+def current_state(step: Step, source: ResidentBatches, idle: frozenset[str], known: tuple[Any, ...]) -> State | None:
+    """The state as it is now; ``None`` if a program made for that form does not fit it.
+
+    Args:
+        step: The step.
+        source: The data.
+        idle: Parameters that get no gradient.
+        known: Of :func:`form`.
+    """
+    try:
+        state = State.of(step, idle)
+    except CaptureError:
+        return None
+    return state if known == form(step, source, state) else None
+
+
+def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Numbers, texts and plain tensors among a module's attributes; a tensor by where it lies and how often written.
+
+    What a forward pass has computed and noted down is no constant of the next.
+    """
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            if value.grad_fn is None:
+                yield name, (value.data_ptr(), value._version)
+        elif isinstance(value, PLAIN):
+            yield name, value
+        elif isinstance(value, (tuple, list)) and all(isinstance(one, PLAIN) for one in value):
+            yield name, tuple(value)
 
 
 def _gathered(source: ResidentBatches, rows: Tensor) -> Batch:

@@ -58,6 +58,7 @@ class Step:
         autocast: The dtype to compute in where that is safe, or ``None`` for the parameters' own.
         device: Where it happens.
         channels_last: Whether 4-D inputs are laid out with the channels innermost, as convolutions like it.
+        criteria: The modules that the objective calls, for what they hold.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Step:
     autocast: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     channels_last: bool = False
+    criteria: tuple[nn.Module, ...] = ()
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -170,6 +172,9 @@ class Engine(Protocol):
     @property
     def explanation(self) -> str:
         """What carries out the steps, and why: ``"compiled: as asked"``, ``"eager: a hook on layers.0"``."""
+
+    def close(self) -> None:
+        """Give up what goes on beside the steps; called at the end of each training, after which another may begin."""
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """Make one update per batch, until the batches end, ``watch`` says stop, or a loss is not finite.

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from stoker.engines.capture import CaptureError, State, capture
+from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
-from stoker.engines.plan import COMPARED, Plan, form
+from stoker.engines.plan import COMPARED, Plan, current_state
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.crossing import to_torch
-from stoker.engines.xla.program import Program, Signature
+from stoker.engines.xla.program import Arguments, Program
 from stoker.engines.xla.scan import Data, Scan, arguments_like
 
-__all__ = ["Attempt", "build", "first_updates", "measured_pace", "real_update", "run_epoch"]
+__all__ = ["Attempt", "captured_step", "first_updates", "measured_pace", "real_update", "run_epoch"]
 
 SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
 FIRST_SEGMENT = 32  # updates, before it is known how long one takes
@@ -43,30 +43,23 @@ class Attempt:
 
     def state(self, step: Step, plan: Plan) -> State | None:
         """The state as it is now; ``None`` if the attempt does not hold for it and these data."""
-        try:
-            state = State.of(step, self.idle)
-        except CaptureError:
-            return None
-        return state if self.known == form(step, plan.source, state) else None
+        return current_state(step, plan.source, self.idle, self.known)
 
 
-def build(step: Step, state: State, plan: Plan, data: Data, *, single: bool | None = None) -> Program:
-    """Capture, lower and compile a step.
+def captured_step(step: Step, state: State, plan: Plan, data: Data) -> tuple[Captured, Arguments]:
+    """Capture a step, with arguments of the form that its program will be called with.
 
     Args:
         step: The step.
         state: As it is now.
         plan: Any epoch over the data.
         data: The data as arrays.
-        single: Whether the program keeps to one thread; by default if torch does.
 
     Raises:
         CaptureError: The step cannot be traced.
-        LoweringError: It has an operator that cannot be lowered.
     """
     captured = capture(step, state, *plan.window(step, 0)[0])
-    like = arguments_like(step, state, plan, data, Signature(captured.scalars, draws=False))
-    return Program.of(captured, like, single=torch.get_num_threads() == 1 if single is None else single)
+    return captured, arguments_like(step, state, plan, data, captured.scalars)
 
 
 def measured_pace(program: Program, step: Step, state: State, plan: Plan, data: Data, seconds: float = 0.05) -> float:
@@ -120,8 +113,7 @@ def first_updates(
     try:
         found = scan.made(start, start + COMPARED)
     except Exception as error:  # whatever keeps a program from being run; the real steps were made
-        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return replace(attempt, program=None, refusal=f"the program fails ({type(error).__name__}: {text[:200]})")
+        return replace(attempt, program=None, refusal=refusal_of(error))
     refusal = _difference(scan, state, before, found, losses, attempt.program.signature.draws)
     return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
 

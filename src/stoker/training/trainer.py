@@ -332,6 +332,7 @@ class Trainer:
                 raise
             finally:
                 history.seconds = time.perf_counter() - started
+                self.engine.close()
                 for module, mode in modes:
                     module.training = mode
         return history
@@ -386,8 +387,7 @@ class Trainer:
         """
         average = None if self.ema is None else WeightAverage(self.model, self.ema)
         step = replace(self._step(), average=average)
-        criteria = [part.criterion for part in self.objective.parts if isinstance(part.criterion, nn.Module)]
-        with same_draws(self.device), untouched([self.model, *criteria]), torch.enable_grad():
+        with same_draws(self.device), untouched([self.model, *self._criteria()]), torch.enable_grad():
             batches = self._batches("explain", data, batch_size=batch_size, seed=self.seed)
             batch = next(batches.epoch(0), None)
             if batch is None:
@@ -424,7 +424,11 @@ class Trainer:
             autocast=self.autocast,
             device=self.device,
             channels_last=self.channels_last,
+            criteria=self._criteria(),
         )
+
+    def _criteria(self) -> tuple[nn.Module, ...]:
+        return tuple(part.criterion for part in self.objective.parts if isinstance(part.criterion, nn.Module))
 
     def _watchers(self, callbacks: Iterable[Callback], progress: ProgressMode) -> list[Callback]:
         watchers = [*callbacks, progress_callback(progress)]

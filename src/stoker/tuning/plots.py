@@ -62,10 +62,16 @@ def _share_script(path: Path) -> None:
 def _png(axes: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.ticker import NullFormatter
 
-    figure = np.ravel(axes)[0].figure
+    each = np.ravel(axes)
+    figure = each[0].figure
+    for one in each:  # the numbers between powers of ten would stand over one another
+        one.xaxis.set_minor_formatter(NullFormatter())
     try:
-        figure.set_size_inches(max(10.0, figure.get_size_inches()[0]), 6.0)
+        # As wide as parallel coordinates need it, which have an axis a parameter.
+        labels = len(each[0].get_xticklabels()) if path.stem == "parallel_coordinates" else 0
+        figure.set_size_inches(max(10.0, 1.4 * labels, figure.get_size_inches()[0]), 6.0)
         write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight"))
     finally:
         plt.close(figure)

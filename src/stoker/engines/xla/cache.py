@@ -23,17 +23,24 @@ def directory() -> Path:
 def compiled(lowered: Any, *, single: bool) -> Any:
     """Compile a lowered function, or find it compiled.
 
-    A cache that the user has set for JAX is used as it is. One that cannot be written is one that is never hit: JAX
-    warns, and compiles.
+    A cache that the user has set for JAX is used as it is. Where the folder cannot be made or written, there is none.
 
     Args:
         lowered: Of ``jax.jit(…).lower(…)``.
         single: Whether the program shall keep to one thread on a CPU.
     """
     settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is None:
+    if settings.jax_compilation_cache_dir is None and _writable(directory()):
         settings.update("jax_compilation_cache_dir", str(directory()))
         settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         settings.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    options = {"xla_cpu_multi_thread_eigen": False} if single and jax.default_backend() == "cpu" else None
+    options = {"xla_cpu_multi_thread_eigen": False} if single else None
     return lowered.compile(compiler_options=options)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

@@ -1,4 +1,4 @@
-"""Tensors and arrays of the same memory, or of the same numbers, on the CPU or on a GPU."""
+"""Tensors and arrays of the same memory, or of the same numbers, on the CPU."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
 import torch.utils.dlpack
 from jax import Array
 from torch import Tensor
 
 from stoker.engines.xla.dtypes import from_torch
 
-__all__ = ["borrowed", "copied", "jax_device", "to_torch"]
-
-
-def jax_device(device: torch.device) -> Any | None:
-    """The device by JAX's name; ``None`` if JAX has none there. Nothing of CUDA is touched for a CPU."""
-    if device.type not in ("cpu", "cuda"):
-        return None
-    try:
-        found = jax.local_devices(backend=device.type)
-    except RuntimeError:  # JAX was installed without it
-        return None
-    place = device.index or 0
-    return found[place] if place < len(found) else None
+__all__ = ["borrowed", "copied", "to_torch"]
 
 
 def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
@@ -35,11 +22,9 @@ def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
         return [jax.dlpack.from_dlpack(tensor.detach().contiguous()) for tensor in tensors]
 
 
-def copied(tensors: Iterable[Tensor], device: torch.device) -> list[Any]:
+def copied(tensors: Iterable[Tensor]) -> list[Any]:
     """Arrays of their own: a program that gives its memory up may overwrite what it was given."""
-    if device.type == "cpu":
-        return [np.array(from_torch(tensor)) for tensor in tensors]
-    return borrowed(tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors)
+    return [np.array(from_torch(tensor)) for tensor in tensors]
 
 
 def to_torch(array: Array) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from stoker.engines.capture import Captured
 from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.interpret import draws_numbers, to_jax
 
-__all__ = ["Arguments", "Carry", "Program", "Signature"]
+__all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program"]
 
 Carry = tuple[list[Any], list[Any], list[Any], list[Any]]
 """Parameters, buffers, the optimizer's slots and the weights' averages: what goes from step to step."""
@@ -61,6 +62,19 @@ class Signature:
     draws: bool
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A program before it is compiled, to be sent to another process of the same version of JAX.
+
+    Attributes:
+        code: As ``jax.export`` serialises it.
+        signature: What else is known.
+    """
+
+    code: bytes
+    signature: Signature
+
+
 class Program:
     """``for i in start … stop: update(order[i])``, compiled ahead for arguments of one form.
 
@@ -73,8 +87,7 @@ class Program:
 
     def __init__(self, run: Any, signature: Signature, like: Arguments, *, single: bool = False) -> None:
         self.signature = signature
-        self._run = run
-        with jax.enable_x64(True):
+        with _on_cpu():
             self._compiled = compiled(run.lower(*_shapes(like)), single=single)
 
     @classmethod
@@ -84,20 +97,13 @@ class Program:
         Raises:
             LoweringError: An operator cannot be lowered.
         """
-        run = jax.jit(_epoch(captured), donate_argnums=0)
-        signature = Signature(captured.scalars, draws_numbers(captured.gradients))
-        return cls(run, signature, like, single=single)
+        return cls(_jitted(captured), _signature(captured), like, single=single)
 
     @classmethod
-    def loaded(cls, data: bytes, signature: Signature, like: Arguments, *, single: bool = False) -> Program:
-        """The program that another process has saved; compiling it is a look into the cache."""
-        run = jax.jit(export.deserialize(bytearray(data)).call, donate_argnums=0)
-        return cls(run, signature, like, single=single)
-
-    def saved(self, like: Arguments) -> bytes:
-        """The program before it is compiled, for another process of the same version of JAX."""
-        with jax.enable_x64(True):
-            return bytes(export.export(self._run)(*_shapes(like)).serialize())
+    def loaded(cls, saved: Saved, like: Arguments, *, single: bool = False) -> Program:
+        """Compile a program that was saved; where that has been done before, it is a look into the cache."""
+        run = jax.jit(export.deserialize(bytearray(saved.code)).call, donate_argnums=0)
+        return cls(run, saved.signature, like, single=single)
 
     def __call__(self, arguments: Arguments) -> tuple[Carry, Array]:
         """Make the updates.
@@ -105,9 +111,35 @@ class Program:
         Returns:
             The state after, and the losses ``[updates]``, of which those of the updates made are filled in.
         """
-        with jax.enable_x64(True):
+        with _on_cpu():
             after: tuple[Carry, Array] = self._compiled(*arguments)
         return after
+
+
+def saved_program(captured: Captured, like: Arguments) -> Saved:
+    """Lower a captured step, without compiling it.
+
+    Raises:
+        LoweringError: An operator cannot be lowered.
+    """
+    with _on_cpu():
+        code = bytes(export.export(_jitted(captured))(*_shapes(like)).serialize())
+    return Saved(code, _signature(captured))
+
+
+@contextmanager
+def _on_cpu() -> Iterator[None]:
+    """Whatever JAX's default device is: the data lie where torch has them."""
+    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        yield
+
+
+def _jitted(captured: Captured) -> Any:
+    return jax.jit(_epoch(captured), donate_argnums=0)
+
+
+def _signature(captured: Captured) -> Signature:
+    return Signature(captured.scalars, draws_numbers(captured.gradients))
 
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:

@@ -17,7 +17,7 @@ from stoker.engines.step import Step
 from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
 from stoker.engines.xla.crossing import borrowed, copied, to_torch
-from stoker.engines.xla.program import Arguments, Carry, Program, Signature
+from stoker.engines.xla.program import Arguments, Carry, Program
 
 __all__ = ["Data", "Scan", "arguments_like"]
 
@@ -54,7 +54,7 @@ class Scan:
         self.program, self.step, self.state = program, step, state
         self.counts = [cohort.counts for cohort in state.cohorts]
         self.averaged = 0 if step.average is None else step.average.updates
-        self._arguments = _arguments(step, state, plan, data, program.signature.scalars, seed)
+        self._arguments = arguments_like(step, state, plan, data, program.signature.scalars, seed)
         self.carry: Carry = self._arguments.carry
 
     def advance(self, start: int, stop: int) -> list[float]:
@@ -128,22 +128,17 @@ class Scan:
             self.averaged += stop - start
 
 
-def arguments_like(step: Step, state: State, plan: Plan, data: Data, signature: Signature) -> Arguments:
-    """Arguments of the form that a program will be called with."""
-    return _arguments(step, state, plan, data, signature.scalars, 0)
-
-
-def _arguments(
-    step: Step, state: State, plan: Plan, data: Data, scalars: Sequence[Sequence[str]], seed: int
+def arguments_like(
+    step: Step, state: State, plan: Plan, data: Data, scalars: Sequence[Sequence[str]], seed: int = 0
 ) -> Arguments:
-    device = step.device
+    """Arguments of the form that a program will be called with, with no scalars put in."""
     parameters, buffers = list(state.parameters.values()), list(state.buffers.values())
     return Arguments(
         carry=(
-            copied(parameters, device),
-            copied(buffers, device),
-            copied(state.slots, device),
-            copied(state.averages, device),
+            copied(parameters),
+            copied(buffers),
+            copied(state.slots),
+            copied(state.averages),
         ),
         start=np.int32(0),
         stop=np.int32(0),

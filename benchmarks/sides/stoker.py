@@ -1,27 +1,16 @@
-"""Stoker's Trainer, one call to ``fit``, with any of its engines."""
+"""Stoker's Trainer, one call to ``fit``, with any of its engines.
+
+``auto`` is measured as users have it: JAX is imported when the engine wants it, within the call, and counts.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import pkgutil
 from typing import Any
 
-with contextlib.suppress(ImportError):  # without it, Stoker trains eagerly, and its note says so
-    import jax.dlpack
-    import jax.numpy  # noqa: F401
-import torch.fx.experimental.proxy_tensor  # noqa: F401
-
-import stoker
-import stoker.engines
 from benchmarks.jobs import Data, Job
 from benchmarks.sides import Mark, Trained
 from benchmarks.sides.torch_networks import criterion, network, tensors, trained
 from stoker import Callback, Trainer
-
-# Stoker imports its engines late; they are imports, and not training.
-for module in pkgutil.walk_packages(stoker.engines.__path__, "stoker.engines."):
-    importlib.import_module(module.name)
 
 
 class Marks(Callback):

@@ -27,7 +27,6 @@ def call(
         "round": turn,
         "epochs_s": [first_s, *[steady_s] * (epochs - 1)],
         "total_s": first_s + (epochs - 1) * steady_s + 0.001,
-        "cores": 1.0,
         "memory_mb": 50.0,
         "loss": loss,
         "steps": 100,

@@ -79,6 +79,18 @@ def test_a_cnn_counted_by_hand() -> None:
     assert (flops["aten.convolution.default"], flops["aten.convolution_backward.default"]) == (one, one)
 
 
+def test_the_flops_of_a_recurrent_layer_counted_by_hand() -> None:
+    class Last(nn.LSTM):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)[0][:, -1]
+
+    found = explained(Last(5, 8, batch_first=True), data=(some(60, 7, 5), some(60, 8)))
+    flops = {kind.operator: kind.flops for kind in found.kinds if kind.room == "recurrent"}
+    one = 2 * 7 * 16 * (4 * 8) * 8  # steps, rows, gates of 8 units each
+    assert flops == {"stoker.lstm_forward.default": one, "stoker.lstm_backward.default": one}
+    assert "Recurrences are timed as plain loops" in " ".join(str(found).split())
+
+
 @pytest.mark.parametrize(("make", "criterion", "data"), [(mlp, "mse", DATA), (cnn, "cross-entropy", IMAGES)])
 def test_flops_are_those_of_an_eager_step(make: Callable[[], nn.Module], criterion: str, data: Any) -> None:
     model = make()
@@ -308,6 +320,17 @@ def test_data_that_cannot_be_trained_on() -> None:
 
 
 # The text.
+
+
+@pytest.mark.parametrize("length", [31, 32, 33, 34, 35, 70])
+def test_a_long_name_stands_beside_its_figures(length: int) -> None:
+    name = "".join(chr(ord("a") + place % 26) for place in range(length))
+    found = Explanation(32, "cpu", (Call(name, "update", 1e-6, 0),), {name: None}, (), (name,), "")
+    lines = str(found).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("  abc"))
+    last = next(place for place, line in enumerate(lines) if line.startswith("in all"))
+    assert lines[first].endswith("100.0%")
+    assert "".join(line.split()[0] for line in lines[first:last]) == name
 
 
 def test_the_table_of_a_step() -> None:

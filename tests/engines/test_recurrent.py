@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from stoker.engines.decompositions import trace
 from stoker.engines.recurrent import layers, operators
@@ -160,6 +160,8 @@ def test_packed_sequences_are_left_to_torch(kind: str) -> None:
     given = (state, state) if kind == "lstm" else state
     output, *_ = ours(packed.data, packed.batch_sizes, given, layer._flat_weights, True, 1, 0.0, True, False)
     assert torch.equal(output, layer(packed)[0].data)
+    with pytest.raises(Exception, match=r"."):  # torch looks into the sizes, which a trace does not have
+        trace(lambda data: layer(PackedSequence(data, packed.batch_sizes))[0].data, packed.data)
 
 
 @kinds

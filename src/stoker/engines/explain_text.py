@@ -75,18 +75,20 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The first column to the left, and folded where it is too long, the others to the right."""
     widths = [min(max(map(len, column)), NAME) for column in zip(*rows, strict=True)]
     for label, *cells in rows:
-        first, *rest = textwrap.wrap(label, widths[0], drop_whitespace=False) or [""]
+        first, *rest = [label[start : start + widths[0]] for start in range(0, len(label), widths[0])] or [""]
         padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         yield "  ".join([first.ljust(widths[0]), *padded]).rstrip()
         yield from (f"  {more}" for more in rest)
 
 
 def _how_measured(explanation: Explanation) -> list[str]:
+    loops = " Recurrences are timed as plain loops over time, which no engine runs."
+    loops = loops if any(kind.operator.startswith("stoker.") for kind in explanation.kinds) else ""
     counted = f" {UNITS[0]} are those of matrix products and convolutions, by formula." if explanation.flops else ""
     return textwrap.wrap(
         f"Time: that of each operator carried out alone by PyTorch, the median of {REPEATS} calls; "
         f"{explanation.seconds * 1e6:,.0f} µs in all. A whole step takes another time: what is around the calls is not "
-        f"in it, and a compiler makes one of many operators.{counted}",
+        f"in it, and a compiler makes one of many operators.{loops}{counted}",
         WIDTH,
     )
 

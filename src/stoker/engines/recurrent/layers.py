@@ -1,7 +1,8 @@
 """``torch.lstm``, ``torch.gru``, ``torch.rnn_tanh`` and ``torch.rnn_relu``, which torch.nn's recurrent layers call.
 
 Each layer and direction is one matrix product over all steps and one recurrence. Where those do not reach, the steps
-are written out one by one: packed sequences, projected states, and autocast, where each has a dtype of its own.
+are written out one by one: projected states, and autocast, where each has a dtype of its own. Packed sequences go to
+torch, and cannot be traced.
 """
 
 from __future__ import annotations

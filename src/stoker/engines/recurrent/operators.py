@@ -12,11 +12,13 @@ follow by the chain rule, from the last step taken to the first (back-propagatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
 
 __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
 
@@ -269,3 +271,11 @@ def _rnn_forward_form(x: Tensor, *_: object) -> Tensor:
 @rnn_backward.register_fake
 def _rnn_backward_form(_: Tensor, states: Tensor, *__: object) -> tuple[Tensor, Tensor]:
     return torch.empty_like(states), states.new_empty(states.shape[1:])
+
+
+@register_flop_formula([getattr(torch.ops.stoker, name) for name in __all__])
+def _flop(*shapes: Any, **_: object) -> int:
+    """Two for each multiplication with its addition, of a product with ``W_h`` in each step."""
+    steps, rows, _width = shapes[0]
+    weight = next(shape for shape in reversed(shapes) if isinstance(shape, Sequence) and len(shape) == 2)
+    return int(2 * steps * rows * weight[0] * weight[1])

@@ -13,7 +13,7 @@ from jax import Array, lax
 from stoker.engines.xla.ops.matrix import precision
 from stoker.engines.xla.table import lowering
 
-__all__: list[str] = []
+__all__ = ["Sizes", "each"]
 
 Sizes = Sequence[int]
 
@@ -32,12 +32,12 @@ def _convolution(
 ) -> Array:
     """``[n, channels, *places]`` with ``[out, channels / groups, *kernel]`` (transposed: in and out swapped)."""
     dims = x.ndim - 2
-    stride, padding, dilation = (_each(sizes, dims) for sizes in (stride, padding, dilation))
+    stride, padding, dilation = (each(sizes, dims) for sizes in (stride, padding, dilation))
     if transposed:
         # the gradient of a convolution: the input spread out by the stride, under the kernel turned round
         weight = jnp.flip(_swapped(weight, groups), tuple(range(2, x.ndim)))
         spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        extra = _each(output_padding, dims)
+        extra = each(output_padding, dims)
         sides = [(span - p, span - p + more) for span, p, more in zip(spans, padding, extra, strict=True)]
         spread, stride = stride, [1] * dims
     else:
@@ -122,7 +122,7 @@ def _gradient(convolve: Callable[[Array], Array], example: Array, grad: Array) -
     return result
 
 
-def _each(sizes: Sizes, dims: int) -> list[int]:
+def each(sizes: Sizes, dims: int) -> list[int]:
     """One number for each dimension; a single one holds for all."""
     return list(sizes) * dims if len(sizes) == 1 else list(sizes)
 

@@ -12,11 +12,11 @@ import torch
 from jax import Array, lax
 
 from stoker.engines.xla.dtypes import cast, jax_dtype, torch_dtype
+from stoker.engines.xla.ops.convolution import Sizes, each
 from stoker.engines.xla.table import lowering
 
 __all__: list[str] = []
 
-Sizes = Sequence[int]
 Windows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
@@ -26,8 +26,8 @@ def _max_pool(
 ) -> tuple[Array, Array]:
     """The highest value of each window, and its place among the flattened places of its channel."""
     dims = _dims(kernel_size, x)
-    kernel, pads, spread = (_each(sizes, dims) for sizes in (kernel_size, padding, dilation))
-    steps = _each(stride, dims) if stride else kernel
+    kernel, pads, spread = (each(sizes, dims) for sizes in (kernel_size, padding, dilation))
+    steps = each(stride, dims) if stride else kernel
     windows = []
     for size, k, s, p, d in zip(x.shape[-dims:], kernel, steps, pads, spread, strict=True):
         starts = np.arange(_outputs(size, k, s, p, d, ceil)) * s - p
@@ -99,9 +99,9 @@ def _max_pool_backward(
 ) -> Array:
     del ceil_mode
     dims = _dims(kernel_size, x)
-    kernel, outputs, sizes = _each(kernel_size, dims), grad.shape[-dims:], x.shape[-dims:]
+    kernel, outputs, sizes = each(kernel_size, dims), grad.shape[-dims:], x.shape[-dims:]
     covered = all(o * k == size for o, k, size in zip(outputs, kernel, sizes, strict=True))
-    apart = not stride or _each(stride, dims) == kernel
+    apart = not stride or each(stride, dims) == kernel
     if covered and apart and not any(padding) and all(each == 1 for each in dilation):
         return _within_windows(grad, x, indices, kernel)
     return _to_places(grad, x, indices, dims)  # the indices say it all
@@ -154,8 +154,8 @@ def _avg_pool(
 ) -> Array:
     """The sum of each window, divided by its size, its part within the (padded) input, or a given number."""
     dims = _dims(kernel_size, x)
-    kernel, pads = _each(kernel_size, dims), _each(padding, dims)
-    steps = _each(stride, dims) if stride else kernel
+    kernel, pads = each(kernel_size, dims), each(padding, dims)
+    steps = each(stride, dims) if stride else kernel
     counts = np.ones([1] * dims)
     sides = []
     for i, (size, k, s, p) in enumerate(zip(x.shape[-dims:], kernel, steps, pads, strict=True)):
@@ -192,11 +192,6 @@ def _avg_pool_backward(
 
 def _dims(kernel_size: Sizes, x: Array) -> int:
     return len(kernel_size) if len(kernel_size) > 1 else min(x.ndim - 1, 2)
-
-
-def _each(sizes: Sizes, dims: int) -> list[int]:
-    """One number for each dimension; a single one holds for all."""
-    return list(sizes) * dims if len(sizes) == 1 else list(sizes)
 
 
 def _outputs(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> int:

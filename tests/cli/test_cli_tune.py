@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import stoker
 from stoker.cli.app import app
 
 QUICK = ("--epochs", 2, "--device", "cpu", "--trials", 3, "--hidden", "8")
@@ -77,6 +76,20 @@ def test_an_error_is_a_line_and_a_code(study: SimpleNamespace) -> None:
     assert invoke("tune").exit_code == 2
 
 
+def test_a_total_and_more_are_not_asked_for_together(study: SimpleNamespace) -> None:
+    both = invoke("tune", "iris", *QUICK, "--out", study.path, "--more", 2)
+    assert both.exit_code == 2
+    assert "say one of them" in both.stderr
+
+
+def test_another_study_in_the_same_directory_is_refused(study: SimpleNamespace) -> None:
+    before = sorted(path.name for path in study.path.rglob("*"))
+    other = invoke("tune", "wine", *QUICK, "--pruner", "none", "--out", study.path)
+    assert other.exit_code == 1
+    assert "error: --out: must be the directory of the study 'wine-tune', got" in " ".join(other.stderr.split())
+    assert sorted(path.name for path in study.path.rglob("*")) == before
+
+
 def test_no_refit(tmp_path: Path) -> None:
     done = invoke("tune", "iris", *QUICK, "--no-refit", "--out", tmp_path / "s")
     assert done.exit_code == 0, done.output
@@ -90,7 +103,6 @@ def test_a_space_in_a_file(tmp_path: Path) -> None:
     done = invoke("tune", "iris", *QUICK, *settings)
     assert done.exit_code == 0, done.output
     assert "note: the grid has 2 points: there will be as many trials, not 3" in done.stderr.replace("\n", " ")
-    assert stoker.TuneResult is not None
     (tmp_path / "space.toml").write_text("[space]\nactivatoin = ['relu']\n")
     wrong = invoke("tune", "iris", *QUICK, "--config", tmp_path / "space.toml", "--out", tmp_path / "t")
     assert wrong.exit_code == 1

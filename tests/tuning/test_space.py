@@ -136,6 +136,16 @@ ODD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"m": {"low": 0, "high": 1, "when": {"optimiser": "sgd"}}, "optimizer": ["sgd"]}, UnknownNameError, "'optimizer'"),
     ({"m": {"low": 0, "high": 1, "when": "sgd"}}, ConfigError, "space.m.when: must be values by name, got 'sgd'."),
     (
+        {"m": {"low": 0, "high": 1, "when": {"optimizer": "sdg"}}, "optimizer": ["sgd", "adam"]},
+        UnknownNameError,
+        "space.m.when.optimizer: must be one of the known names, got 'sdg'. Did you mean 'sgd'?",
+    ),
+    (
+        {"m": {"low": 0, "high": 1, "when": {"n": 50}}, "n": {"low": 1, "high": 9}},
+        ConfigError,
+        "space.m.when.n: must be from 1 to 9, as n is, got 50.",
+    ),
+    (
         {"a": {"choices": [1], "when": {"b": 1}}, "b": {"choices": [1], "when": {"a": 1}}},
         ConfigError,
         "space: parameters must not depend on each other in a circle",

@@ -32,6 +32,10 @@ def free_port() -> int:
             "sqlite:////nowhere/study.db",
             "--storage: must be in a directory that exists, got sqlite:////nowhere/study.db",
         ),
+        (
+            "postgresql+psycopg://me:s@secret@host/db",
+            "must have an @ in the password written as %40, got 'postgresql+psycopg://me:***@host/db'.",
+        ),
         ("mysql://me:secret@host/db", "must be a SQLite file or a PostgreSQL database, got mysql://me:***@host/db."),
     ],
 )
@@ -56,8 +60,9 @@ def test_a_file_that_is_not_there_can_be_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
-    url = f"postgresql+psycopg://me:secret@127.0.0.1:{free_port()}/db"
+@pytest.mark.parametrize("url", ["me:secret@127.0.0.1:{}/db", "127.0.0.1:{}/db?password=secret&user=me"])
+def test_a_server_that_is_not_there_is_named_without_its_password(url: str) -> None:
+    url = f"postgresql+psycopg://{url.format(free_port())}"
     with pytest.raises(ConfigError) as caught:
         open_storage(url)
     assert str(caught.value).startswith(f"--storage {url.replace('secret', '***')}: cannot be reached (")

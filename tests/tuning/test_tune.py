@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +382,81 @@ def test_a_study_is_not_continued_with_another_question(study: stoker.TuneResult
             tune(diabetes, study.path, **{**settings, "epochs": 6, **changed})
         assert text in str(caught.value)
     assert told(tune(diabetes, study.path, epochs=6, **settings)) == told(study)
+
+
+def test_other_validation_rows_are_another_study(diabetes: Path, tmp_path: Path) -> None:
+    rows = pl.read_csv(diabetes)
+    for name, part in (("a", rows[:100]), ("b", rows[100:200])):
+        part.write_csv(tmp_path / f"{name}.csv")
+    tune(diabetes, tmp_path / "s", trials=1, valid=tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match="valid"):
+        tune(diabetes, tmp_path / "s", trials=2, valid=tmp_path / "b.csv")
+
+
+def test_another_studys_refit_is_never_shown_as_ones_own(diabetes: Path, tmp_path: Path) -> None:
+    first = tune(diabetes, tmp_path / "s", trials=1, refit=True)
+    assert isinstance(first.run, stoker.Run)
+    (tmp_path / "s" / "study.db").unlink()
+    with pytest.raises(RunExistsError, match="--out: must be the directory of the study 'diabetes-tune'"):
+        tune(diabetes, tmp_path / "s", trials=1, epochs=2, refit=True)
+    (tmp_path / "s" / "study.json").unlink()
+    with pytest.raises(RunExistsError, match="refit: must be of this study, or not exist yet"):
+        tune(diabetes, tmp_path / "s", trials=1, epochs=2, refit=True)
+
+
+class Press(stoker.Callback):
+    """Presses Ctrl-C at the end of the first epoch."""
+
+    def on_epoch_end(self, row: Any, is_best: bool) -> None:  # noqa: ARG002
+        if row["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
+def test_ctrl_c_in_a_trainer_within_an_objective_leaves_the_trial_to_be_run_again(tmp_path: Path) -> None:
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    pressed: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        torch.manual_seed(0)
+        trainer = stoker.Trainer(nn.Linear(3, 1), "mse", lr=trial.suggest_float("lr", 0.01, 0.1), device="cpu")
+        press = [Press()] if trial.number == 1 and not pressed else []
+        pressed.extend(1 for _ in press)
+        history = trainer.fit((x, x[:, :1]), epochs=6, progress="none", callbacks=press)
+        trial.set_user_attr("epochs", len(history.rows))
+        return float(history[-1]["train_loss"])
+
+    settings: dict[str, Any] = {"trials": 3, "progress": "none", "out": tmp_path / "s"}
+    first = stoker.tune(objective, **settings)
+    assert (first.ending, [trial.state.name for trial in first.trials]) == ("interrupted", ["COMPLETE", "RUNNING"])
+    second = stoker.tune(objective, **settings)
+    assert (second.ending, [trial.user_attrs["epochs"] for trial in second.trials]) == ("finished", [6, 6, 6])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
+def test_ctrl_c_in_the_refit_keeps_nothing_of_it(
+    diabetes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stoker.fit
+    monkeypatch.setattr(
+        "stoker.tuning.refit.fit", lambda *args, **more: real(*args, **{**more, "callbacks": [Press()]})
+    )
+    first = tune(diabetes, tmp_path / "s", trials=1, refit=True)
+    assert (first.ending, first.run) == ("interrupted", None)
+    assert not list((tmp_path / "s").glob("refit-trial-0"))
+    monkeypatch.undo()
+    second = tune(diabetes, tmp_path / "s", trials=1, refit=True)
+    assert second.ending == "finished"
+    assert isinstance(second.run, stoker.Run)
+    assert second.best_trial is not None
+    assert len(second.run.history.rows) == second.best_trial.user_attrs["best_epoch"]
+
+
+def test_the_unit_of_the_loss_is_not_tuned_by_the_loss(diabetes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"space.scale_target: cannot be tuned: .* Or choose a --metric\."):
+        tune(diabetes, tmp_path / "s", {"scale_target": stoker.Categorical((True, False))})
+
+
+def test_several_workers_need_what_can_be_pickled(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="workers: several need what can be pickled, got"):
+        stoker.tune(lambda trial: trial.number, trials=2, workers=2, progress="none", out=tmp_path / "s")

@@ -89,6 +89,8 @@ def tune(
         return
     if source is None:
         raise typer.BadParameter("Missing argument 'SOURCE'.")
+    if trials is not None and more is not None:
+        raise typer.BadParameter("--trials is the total and --more adds to it: say one of them.")
     result: TuneResult = stoker.tune(
         source,
         trials=50 if trials is None else trials,

@@ -20,10 +20,12 @@ class CtrlC:
 
     Attributes:
         pressed: Whether it was.
+        cut: Whether it was in a block within this one, which it ended.
     """
 
     def __init__(self) -> None:
         self.pressed = False
+        self.cut = False
         self._installed = False
 
     def __enter__(self) -> CtrlC:
@@ -39,6 +41,11 @@ class CtrlC:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+        # Those around are told, without its counting as their first one: a second one interrupts what runs now.
+        outer = getattr(self._before, "__self__", None)
+        while isinstance(outer, CtrlC):
+            outer.cut = True
+            outer = getattr(outer._before, "__self__", None)
 
     def until(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, which may end in a RuntimeError after Ctrl-C: it reaches a DataLoader's workers too."""

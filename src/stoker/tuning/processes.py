@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from contextlib import suppress
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from stoker.errors import StokerError, TrainingError
+from stoker.errors import ConfigError, StokerError, TrainingError
 from stoker.training.interrupts import CtrlC
 from stoker.tuning.sampling import make_pruner, make_sampler
 from stoker.tuning.space import Space
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "run"]
 
 POLL = 0.1
-START_AGAIN = 20  # workers that die before they have a trial are no accident
+START_AGAIN = 4  # workers, one after the other, that die before they have a trial are no accident
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def run(job: Job, storage: Storage, workers: int) -> Ending:
                 _roster(job, storage),
                 job.objective,
                 until=job.until,
-                stop=lambda: ctrl_c.pressed,
+                stop=lambda: ctrl_c.pressed or ctrl_c.cut,
                 beat_every=job.beat_every,
                 clock=time.time,
             )
@@ -148,18 +149,25 @@ class _Crew:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_child, args=(self._job, theirs, self._threads), name="stoker-worker")
-        process.start()
+        try:
+            process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            fix = "Define what it needs at a module's top level, or say workers=1."
+            raise ConfigError("workers", "several need what can be pickled", str(error), fix) from None
         theirs.close()
         return _Worker(process, ours)
 
     def _bury(self, token: str | None, code: int, stopping: bool) -> None:
         """Put another in the place of a worker that died of something that it could not catch."""
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        if token is not None:
-            self._roster.died(token, how)
-        self._spare -= 1
+        if token is not None and self._roster.died(token, how):
+            self._spare = START_AGAIN  # it came as far as a trial, whose deaths are counted by themselves
+        else:
+            self._spare -= 1
         if self._spare < 0:
             fix = "Look at its output, and at the machine's memory. What is done is kept."
+            if token is None:
+                fix = 'A script that asks for several workers needs if __name__ == "__main__":. ' + fix
             raise TrainingError("worker", "must not die again and again", f"one that {how}", fix)
         if not stopping:
             self._workers.append(self._start())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from stoker.errors import RunExistsError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.fit import fit
 from stoker.jobs.prepare import encode, job_criterion, trained_part
@@ -83,8 +85,13 @@ def refit(
 
     Returns:
         The run, or the ensemble of several.
+
+    Raises:
+        RunExistsError: Where it would be kept stands the refit of another study.
+        KeyboardInterrupt: A training was ended by Ctrl-C; nothing is kept of it.
     """
     target = refit_path(folder, best, seeds)
+    _refuse_others(target, about)
     raw = refit_settings(objective, best)
     model = {} if objective.model is None else {"model": objective.model}
     if not target.exists():
@@ -112,12 +119,27 @@ def refit(
                 progress=progress,
                 **model,
             )
+            if run.history.stopped == "interrupted":
+                raise KeyboardInterrupt  # what is there is begun anew by whoever comes next
             _add_provenance(run.path, about, best)
         if seeds > 1:
             _measure(objective, raw, partial)
             write_json(partial / "study.json", dict(about))
         partial.rename(target)
     return Run(target, **model) if seeds == 1 else Ensemble(target, **model)
+
+
+def _refuse_others(path: Path, about: Mapping[str, Any]) -> None:
+    """Raise RunExistsError where a refit stands that is not of this study and trial."""
+    if not path.exists():
+        return
+    file = path / "study.json"
+    found = json.loads(read_text(file)) if file.is_file() else {}
+    ours = json.loads(json.dumps(about))
+    same = [found.get(name) == ours[name] for name in ("study", "about")]
+    if not all(same) or found.get("best", {}).get("params") != ours["best"]["params"]:
+        fix = "Choose another --out, or move it away."
+        raise RunExistsError("refit", "must be of this study, or not exist yet", str(path), fix)
 
 
 def _is_scheduled(config: FitConfig) -> bool:

@@ -28,7 +28,7 @@ COMPARED = {
     "training": ("seed", "monitor", "metrics", "device"),
 }
 """Settings that say what trials are compared by, or where: with another value the comparison would mean nothing."""
-OF_THE_LOSS = ("loss", "class_weights", "label_smoothing")
+OF_THE_LOSS = {"training": ("loss", "class_weights", "label_smoothing"), "data": ("scale_target",)}
 
 
 def _paths() -> dict[str, tuple[str, ...]]:
@@ -88,8 +88,9 @@ def check_space(space: Space, raw: Mapping[str, Any], metric: str, default_model
     for name in space:
         group, key = (*_path(name, paths), "")[:2]
         fixed = raw.get(group)
-        if key in COMPARED.get(group, ()) or (metric == "loss" and group == "training" and key in OF_THE_LOSS):
-            fix = "Fix it outside of the space." + (" Or choose a --metric." if key in OF_THE_LOSS else "")
+        of_the_loss = key in OF_THE_LOSS.get(group, ())
+        if key in COMPARED.get(group, ()) or (metric == "loss" and of_the_loss):
+            fix = "Fix it outside of the space." + (" Or choose a --metric." if of_the_loss else "")
             rule = "cannot be tuned: with another value trials could not be compared"
             raise ConfigError(f"space.{name}", rule, "", fix)
         if isinstance(fixed, Mapping) and key in fixed and not isinstance(fixed[key], Mapping):

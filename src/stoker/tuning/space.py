@@ -207,6 +207,7 @@ class Space:
                 if other not in parameters:
                     others = [known for known in parameters if known != name]
                     raise UnknownNameError(f"space.{name}.when", other, others)
+                _check_condition(f"space.{name}.when.{other}", (parameter.when or {})[other], parameters[other])
         before = {name: list(parameter.when or {}) for name, parameter in parameters.items()}
         try:
             order = list(TopologicalSorter(before).static_order())
@@ -328,6 +329,19 @@ def _check_range(where: str, low: float, high: float, *, log: bool, step: float 
         raise ConfigError(where, "must have either log or step", "both", "Leave one out.")
     if step is not None and not step > 0:
         raise ConfigError(f"{where}.step", "must be above 0", step)
+
+
+def _check_condition(where: str, wanted: Any, on: Parameter) -> None:
+    """Raise an error where a condition can never hold."""
+    if isinstance(on, Categorical):
+        known = on.choices
+        for one in [wanted] if wanted in known or not isinstance(wanted, (list, tuple)) else wanted:
+            if one not in known:
+                raise UnknownNameError(where, str(one), [str(choice) for choice in known])
+    elif isinstance(on, (Int, Float)):
+        for one in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
+            if isinstance(one, str) or not on.low <= one <= on.high:
+                raise ConfigError(where, f"must be from {on.low} to {on.high}, as {where.rpartition('.')[2]} is", one)
 
 
 def _holds(when: When, values: Mapping[str, Any]) -> bool:

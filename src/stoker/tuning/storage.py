@@ -75,7 +75,12 @@ def open_storage(url: str, *, create: bool = True) -> Storage:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError:
         raise ConfigError("--storage", "must be a URL of a database", _without_password(url), KINDS) from None
-    shown = parsed.render_as_string(hide_password=True)
+    if parsed.host and "@" in parsed.host:
+        rule = "must have an @ in the password written as %40"
+        raise ConfigError("--storage", rule, _without_password(url), KINDS)
+    secrets = {name: value for name, value in parsed.query.items() if "password" in name}
+    shown = parsed.set(query={**parsed.query, **dict.fromkeys(secrets, "***")}).render_as_string(hide_password=True)
+    shown = shown.replace("%2A", "*")
     backend = parsed.get_backend_name()
     connect_args: dict[str, Any]
     locks: Locks
@@ -110,8 +115,8 @@ def open_storage(url: str, *, create: bool = True) -> Storage:
         while isinstance(cause, optuna.exceptions.StorageInternalError) and cause.__cause__ is not None:
             cause = cause.__cause__
         said = str(getattr(cause, "orig", None) or cause)
-        if parsed.password:
-            said = said.replace(str(parsed.password), "***")
+        for secret in filter(None, (parsed.password, *secrets.values())):
+            said = said.replace(str(secret), "***")
         why = " ".join(said.split())[:200].rstrip(".")
         fix = "Look whether it is running, and at user, password and name."
         if backend == "sqlite":
@@ -150,4 +155,5 @@ def _without_password(url: str) -> str:
     before, at, after = url.rpartition("@")
     if not at:
         return repr(url)
-    return repr(f"{before.rpartition(':')[0]}:***@{after}")
+    scheme, slashes, rest = before.rpartition("//")
+    return repr(f"{scheme}{slashes}{rest.partition(':')[0]}:***@{after}")

@@ -272,14 +272,20 @@ class Roster:
                 self.study.tell(number, outcome.value, STATES[outcome.state], skip_if_finished=True)
         return True
 
-    def died(self, token: str, how: str) -> None:
-        """Note that a worker died; a trial in which that happens again and again is ended as failed."""
+    def died(self, token: str, how: str) -> bool:
+        """Note that a worker died; a trial in which that happens again and again is ended as failed.
 
-        def noted() -> None:
+        Returns:
+            Whether it had a trial.
+        """
+
+        def noted() -> bool:
+            had = False
             with self._turn():
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     if trial.user_attrs.get(WORKER) != token:
                         continue
+                    had = True
                     deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
                     storage, trial_id = self.study._storage, trial._trial_id
                     storage.set_trial_user_attr(trial_id, DEATHS, deaths)
@@ -288,5 +294,6 @@ class Roster:
                         reason = f"its worker {how}, {deaths} times; it may need more memory than there is"
                         storage.set_trial_user_attr(trial_id, REASON, reason)
                         self.study.tell(trial.number, None, TrialState.FAIL)
+            return had
 
-        patiently(noted)
+        return patiently(noted)

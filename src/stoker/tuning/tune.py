@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from stoker.errors import ConfigError, InputTypeError, RunExistsError, TrainingE
 from stoker.jobs.config import build_config, raw_settings
 from stoker.jobs.run import Run
 from stoker.metrics.registry import direction as metric_direction
-from stoker.runs.files import write_json
+from stoker.runs.files import read_text, write_json
 from stoker.settings import read_toml
 from stoker.training.progress import ProgressMode
 from stoker.tuning.display import best_of, shown
@@ -41,6 +42,7 @@ __all__ = ["TuneResult", "tune"]
 
 Notify = Callable[[str], None]
 REFIT = "stoker:refit"
+PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def tune(
     make_sampler(sampler, question.seed, question.space)  # whether it can be
     name = study_name or question.name
     folder = _study_folder(out, name)
+    _refuse_another_study(folder, {"study": name})
     url = storage or sqlite_url(folder / "study.db")
     with _quiet(), open_storage(url) as opened:
         plan = Plan(name, question.direction, trials, question.about, {"sampler": sampler, "metric": asked.name})
@@ -207,6 +210,7 @@ def tune(
         if more is not None:
             tell(f"{total} trials in all; should this be interrupted, go on with --trials {total}")
         record = _record(name, opened, question, sampler, pruner or "median")
+        _refuse_another_study(folder, {"study": name, "about": record["about"]})
         write_json(folder / "study.json", record)
         until = None if timeout is None else time.time() + timeout
         job = Job(
@@ -234,7 +238,10 @@ def tune(
         made: Run | Ensemble | None = None
         if refit and isinstance(question.objective, FitObjective) and ending == "finished":
             about = record | {"trials": result.counts, "best": _described(result.best_trial)}
-            made = _refit_once(question.objective, result, about, opened, study, refit_seeds, tell, progress)
+            try:
+                made = _refit_once(question.objective, result, about, opened, study, refit_seeds, tell, progress)
+            except KeyboardInterrupt:
+                ending = "interrupted"
         return TuneResult(
             folder,
             name,
@@ -329,6 +336,8 @@ def _of_source(
         "settings": shared,
         "space": json.loads(json.dumps(chosen.to_dict())),
     }
+    # The splits that have a source of their own.
+    about |= {name: one.provenance.fingerprint for name, one in objective.load().items() if name != "train"}
     return _Question(objective, known.training.seed, chosen, direction, f"{data.provenance.name}-tune", about)
 
 
@@ -369,6 +378,7 @@ def _of_function(
         "build": name,
         "metric": asked.name,
         "seed": asked.seed or 0,
+        "settings": {name: value for name, value in settings.items() if isinstance(value, PLAIN)},
         "space": json.loads(json.dumps(chosen.to_dict())),
     }
     return _Question(build, asked.seed or 0, chosen, asked.settled(), name, about)
@@ -424,6 +434,15 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+def _refuse_another_study(folder: Path, ours: dict[str, Any]) -> None:
+    """Raise RunExistsError where a directory is another study's, by what is said of ours."""
+    file = folder / "study.json"
+    found = json.loads(read_text(file)) if file.is_file() else ours
+    if {name: found.get(name) for name in ours} != json.loads(json.dumps(ours)):
+        fix = "Choose another --out: Stoker overwrites nothing."
+        raise RunExistsError("--out", f"must be the directory of the study {ours['study']!r}", str(folder), fix)
+
+
 def _record(name: str, storage: Storage, question: _Question, sampler: str, pruner: str) -> dict[str, Any]:
     """The study's provenance."""
     return {
@@ -465,11 +484,13 @@ def _refit_once(
     try:
         where = study.user_attrs.get(REFIT) or {}
         key = f"{best.number}/{seeds}"
-        if key in where and not path.exists():
-            tell(f"the best settings were trained anew elsewhere: {where[key]}")
+        there = where.get(key)
+        if there is not None and there["host"] != platform.node() and not path.exists():
+            tell(f"the best settings were trained anew on {there['host']}: {there['path']}")
             return None
         made = refit_best(objective, best, about, result.path, seeds=seeds, notify=tell, progress=progress)
-        patiently(lambda: study.set_user_attr(REFIT, {**where, key: str(made.path.absolute())}))
+        here = {"host": platform.node(), "path": str(made.path.absolute())}
+        patiently(lambda: study.set_user_attr(REFIT, {**where, key: here}))
         return made
     finally:
         storage.locks.let_go(lock)

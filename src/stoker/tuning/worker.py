@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias
 import optuna
 
 from stoker.errors import ConfigError, StokerError, TrainingError
+from stoker.training.interrupts import CtrlC
 from stoker.tuning.storage import LOST, patiently
 from stoker.tuning.study import REASON, Outcome, Roster
 
@@ -75,8 +76,10 @@ def work(
                     return "timeout" if late else "finished"
                 time.sleep(poll)
                 continue
-            with _heartbeat(roster, trial, beat_every):
+            with _heartbeat(roster, trial, beat_every), CtrlC() as ctrl_c:
                 outcome = _run(objective, trial, stop)
+            if ctrl_c.cut:  # a training within the trial was ended, and what it came to is not the trial's
+                outcome = Outcome("interrupted")
             roster.finish(trial, outcome if outcome.state != "interrupted" else Outcome("interrupted"))
             if outcome.state == "interrupted":
                 if outcome.about.get(AWAY):

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 
 from stoker.data.resident import ResidentBatches
 from stoker.engines import eager
+from stoker.engines.registry import ENGINES
 from stoker.engines.step import EpochOutcome, Step
 from stoker.errors import InputTypeError
-from stoker.training.trainer import ENGINES, Trainer
+from stoker.training.trainer import Trainer
 
 engines = pytest.mark.parametrize("engine", sorted(ENGINES))
 

@@ -13,8 +13,9 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stoker.data.resident import epoch_order
+from stoker.engines.registry import ENGINES
 from stoker.training.callbacks import Callback, StepProgress
-from stoker.training.trainer import ENGINES, Trainer
+from stoker.training.trainer import Trainer
 
 ema: Any = get_ema_multi_avg_fn
 engines = pytest.mark.parametrize("engine", sorted(ENGINES))

@@ -13,10 +13,11 @@ from loops import BATCH, EPOCHS, OWN_NOISE, ROWS, SEED, TOLERANCE, assert_same_s
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
+from stoker.engines.registry import ENGINES
 from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.criteria import MeanCrossEntropy
 from stoker.training.optimizers import build_optimizer, optimizer_names
-from stoker.training.trainer import ENGINES, Trainer
+from stoker.training.trainer import Trainer
 
 engines = pytest.mark.parametrize("engine", sorted(ENGINES))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,11 +19,11 @@ from torch.optim import Optimizer
 from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
 from stoker.data.trees import Batch, batch_rows, call_model
-from stoker.engines.eager import EagerEngine
 from stoker.engines.explain import Explanation, explain
+from stoker.engines.registry import choose_engine
 from stoker.engines.replicas import Replicas
-from stoker.engines.step import Engine, Step
-from stoker.errors import ConfigError, DataError, InputTypeError, UnknownNameError
+from stoker.engines.step import Step
+from stoker.errors import ConfigError, DataError, InputTypeError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
 from stoker.training.average import WeightAverage
@@ -47,26 +46,9 @@ from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, check_schedule
 from stoker.training.scores import Scores, score_direction
 
-__all__ = ["ENGINES", "Trainer"]
+__all__ = ["Trainer"]
 
 
-def _compiled() -> Engine:
-    if importlib.util.find_spec("jax") is None:
-        return EagerEngine("JAX is not installed")
-    from stoker.engines.compiled import CompiledEngine
-
-    return CompiledEngine()
-
-
-def _auto(*, deterministic: bool = False) -> Engine:
-    if importlib.util.find_spec("jax") is None:
-        return EagerEngine("JAX is not installed")
-    from stoker.engines.auto import AutoEngine
-
-    return AutoEngine(deterministic=deterministic)
-
-
-ENGINES: dict[str, Callable[..., Engine]] = {"auto": _auto, "eager": EagerEngine, "compiled": _compiled}
 Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
@@ -175,7 +157,7 @@ class Trainer:
             WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
-        self.engine = _choose_engine(engine, deterministic)
+        self.engine = choose_engine(engine, deterministic=deterministic)
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:
@@ -567,12 +549,6 @@ class Trainer:
             raise ConfigError("monitor", 'must begin with "valid_"', repr(monitor), "Such as valid_loss or valid_rmse.")
         better = score_direction(monitor.removeprefix("valid_"), self.objective)
         return BestWeights(monitor, better, min_delta, patience)
-
-
-def _choose_engine(name: str, deterministic: bool) -> Engine:
-    if name not in ENGINES:
-        raise UnknownNameError("engine", name, list(ENGINES))
-    return _auto(deterministic=deterministic) if name == "auto" else ENGINES[name]()
 
 
 def _has_convolutions(model: nn.Module) -> bool:

@@ -1,0 +1,46 @@
+"""The engines by name; each is imported when it is asked for, since JAX takes its time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+
+from stoker.engines.eager import EagerEngine
+from stoker.engines.step import Engine
+from stoker.errors import UnknownNameError
+
+__all__ = ["ENGINES", "choose_engine"]
+
+
+def _compiled() -> Engine:
+    if importlib.util.find_spec("jax") is None:
+        return EagerEngine("JAX is not installed")
+    from stoker.engines.compiled import CompiledEngine
+
+    return CompiledEngine()
+
+
+def _auto(*, deterministic: bool = False) -> Engine:
+    if importlib.util.find_spec("jax") is None:
+        return EagerEngine("JAX is not installed")
+    from stoker.engines.auto import AutoEngine
+
+    return AutoEngine(deterministic=deterministic)
+
+
+ENGINES: Mapping[str, Callable[..., Engine]] = {"auto": _auto, "eager": EagerEngine, "compiled": _compiled}
+
+
+def choose_engine(name: str, *, deterministic: bool = False) -> Engine:
+    """A new engine.
+
+    Args:
+        name: One of :data:`ENGINES`.
+        deterministic: Whether ``"auto"`` must not look at a clock.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, list(ENGINES))
+    return _auto(deterministic=deterministic) if name == "auto" else ENGINES[name]()

@@ -31,12 +31,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(out: Path, processes: int, *jobs: str) -> Results:
-    """Each job's weights and history, by process."""
+    """Each job's weights and history, by process; no thread of the group may outlive Python."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), str(SCRIPT), str(out), *jobs]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     ranks = range(processes)
+    for file in out.glob("threads-*.json"):
+        assert not [name for name in json.loads(file.read_text()) if "gloo" in name]
     return {
         job: [
             (

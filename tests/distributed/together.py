@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -111,6 +112,12 @@ def whole(out: Path) -> None:
     (out / f"history-{RANK}.json").write_text(json.dumps(told))
 
 
+def note_threads(out: Path) -> None:
+    """Note which threads are left when Python ends: registered first, this comes last."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    (out / f"threads-{RANK}.json").write_text(json.dumps(names))
+
+
 class Unused(nn.Module):
     """Has a part that no output depends on: without a gradient, weight decay must not move it."""
 
@@ -135,5 +142,8 @@ class Dies:
 
 
 if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    if Path("/proc/self/task").is_dir():
+        atexit.register(note_threads, Path(sys.argv[1]))
     for job in sys.argv[2:]:
         do(job, Path(sys.argv[1]) / job)

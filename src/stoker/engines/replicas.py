@@ -8,6 +8,7 @@ the same batches, up to the order of additions.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,9 @@ class Replicas:
         if wanted is False or not there:
             return None
         if not dist.is_initialized():
+            # Functions in there have the group as a default, if there is one when they are imported. They would keep it
+            # and its threads beyond _leave; and one that lets go of a tensor as Python ends aborts the process.
+            importlib.import_module("torch.distributed.nn.functional")
             with _naming_the_lost(int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"])):
                 dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
             atexit.register(_leave)

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,12 @@ import torch
 from tiny import DATA, assert_near, mlp
 from torch import Tensor, nn
 
+from stoker.data.resident import ResidentBatches
 from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
+from stoker.engines.outlook import known, mostly_calls
+from stoker.engines.plan import Plan
 from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.history import Row
 from stoker.training.trainer import Trainer
@@ -103,7 +107,7 @@ for engine in ("eager", "auto"):
     seen = []
     if callbacks:
         begin = auto.begin
-        auto.begin = lambda *given: seen.append(begin(*given)) or seen[-1]
+        auto.begin = lambda *given, **named: seen.append(begin(*given, **named)) or seen[-1]
     trainer.fit(DATA, epochs=8, batch_size=16, check=False, progress="none", callbacks=callbacks)
 assert [type(one) for one in seen] == [_Process], seen
 assert_near(*models)
@@ -115,6 +119,42 @@ def test_the_program_of_a_forked_process_takes_over() -> None:
     found = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("eager compiled compiled: from epoch ")
+
+
+@pytest.mark.parametrize(("optimizer", "bad"), [("sgd", False), ("adam", False), ("adam", True)])
+def test_what_is_sure_to_pay_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch, optimizer: str, bad: bool) -> None:
+    monkeypatch.setattr(auto, "AT_ONCE", 0.0)
+    monkeypatch.setattr(auto, "UNKNOWN", 0.0)
+    monkeypatch.setattr(auto, "WARM_SECONDS", 0.0)
+    mine, theirs = (Drifts(4, 1), Drifts(4, 1)) if bad else (mlp(), mlp())
+    trainer, patient = trained(mine, optimizer=optimizer, ema=0.9, epochs=12)
+    if bad:
+        assert set(patient.names) == {"eager"}
+        assert "the compiled step" in trainer.engine_reason
+        return
+    assert patient.names[1:] == ["compiled"] * 11  # no epoch is looked at before its first
+    trained(theirs, optimizer=optimizer, ema=0.9, epochs=12, engine="eager")
+    assert_near(mine, theirs)
+
+
+def test_what_is_sure_to_pay() -> None:
+    class Own(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    def told(model: nn.Module, rows: int, pace: float) -> bool:
+        step: Any = SimpleNamespace(model=model)
+        data = ResidentBatches(torch.zeros(4 * rows, 1), torch.zeros(4 * rows, 1), batch_size=rows)
+        return mostly_calls(step, Plan(data, 0, 1), pace)
+
+    small, large = nn.Linear(8, 50), nn.Linear(784, 300)
+    assert told(small, 32, 300e-6)
+    assert not told(small, 32, 3e-6)
+    assert not told(large, 32, 900e-6)
+    assert not told(nn.Sequential(nn.Flatten(), nn.LSTM(8, 8)), 32, 1.0)
+    assert not told(nn.Conv1d(1, 1, 3), 32, 1.0)
+    assert known(nn.Sequential(small, nn.ReLU()))
+    assert not known(nn.Sequential(Own(2, 2)))
 
 
 CALLS = [0]
@@ -147,7 +187,8 @@ def test_what_cannot_be_compiled_is_told() -> None:
 
 @pytest.mark.usefixtures("eager_to_build")
 def test_a_process_that_dies_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(*given: Any) -> _Process:
+    def begin(*given: Any, at_once: bool) -> _Process:
+        assert not at_once
         build = _Process(*given)
         assert build._process.pid is not None
         os.kill(build._process.pid, signal.SIGKILL)
@@ -223,7 +264,9 @@ def test_a_hand_over_compiles_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "STOKER_CACHE": str(tmp_path)}
     found = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert len(list((tmp_path / "xla").glob("*-cache"))) == 1  # the forked process's, which this one has found
+    assert (
+        len(list((tmp_path / "xla").glob("*-threads/*-cache"))) == 1
+    )  # the forked process's, which this one has found
 
 
 def test_deterministic_choices_follow_from_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:

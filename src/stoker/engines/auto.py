@@ -1,9 +1,10 @@
 """The engine that is done first: eager steps at once, a program beside them where the job is long enough for one.
 
 After a tenth of a second it is known how long the job would take eagerly. If that is longer than a program takes to
-make, one is made beside the training (:mod:`stoker.engines.beside`) and measured there. It takes over, in the middle of
-an epoch if need be, if what is left is done sooner with it, what the hand-over itself costs counted in. A hand-over is
-at a moment that depends on the clock, so that two runs may differ in their last bits, as two engines do.
+make, one is made beside the training (:mod:`stoker.engines.beside`) and measured there; or at once, where it is sure to
+pay (:mod:`stoker.engines.outlook`). It takes over, in the middle of an epoch if need be, if what is left is done sooner
+with it, what the hand-over itself costs counted in. A hand-over is at a moment that depends on the clock, so that two
+runs may differ in their last bits, as two engines do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import State, idle_parameters
 from stoker.engines.eager import EagerEngine
+from stoker.engines.outlook import known, mostly_calls
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
@@ -35,6 +37,8 @@ __all__ = ["AutoEngine"]
 BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
+AT_ONCE = 1.7  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
+UNKNOWN = 6.0  # the same for models whose code may turn out to be no program
 WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 
@@ -125,18 +129,21 @@ class AutoEngine:
         left = (1 + batches.left) * plan.updates - outcome.steps
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
-            if seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
+            at_once = seconds >= (AT_ONCE if known(step.model) else UNKNOWN) and mostly_calls(
+                step, plan, self._pace.seconds
+            )
+            if not at_once and seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
                 self._longest = max(self._longest, seconds)
                 self.reason = f"{_about(self._longest)} of steps are too few to compile for"
                 return False
-            if any(parameter.grad is not None for parameter in step.trained):  # a step was made
-                if self._builds == CHANGES:
-                    self.reason = CHANGING
-                    return False
-                self._builds += 1
-                self.reason = "a program is being made"
-                self._build = begin(step, plan, idle_parameters(step.model))
-            return False
+            if all(parameter.grad is None for parameter in step.trained):  # no step was made yet
+                return False
+            if self._builds == CHANGES:
+                self.reason = CHANGING
+                return False
+            self._builds += 1
+            self.reason = "a program is being made"
+            self._build = begin(step, plan, idle_parameters(step.model), at_once=at_once)
         if self._made is None:
             assert self._build is not None
             self._made = self._build.made()
@@ -189,7 +196,7 @@ class AutoEngine:
         self._data = Data.of(plan.source)
         if made.saved is not None:
             like = arguments_like(step, state, plan, self._data, made.saved.signature.scalars)
-            attempt.program = Program.loaded(made.saved, like, single=torch.get_num_threads() == 1)
+            attempt.program = Program.loaded(made.saved, like)
         return attempt
 
     def _compiled(self, step: Step, state: State, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:

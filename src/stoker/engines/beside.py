@@ -1,4 +1,4 @@
-"""Making a program while the eager engine trains: in a forked process, or where that cannot be, in a thread.
+"""Making a program: beside the eager training, in a forked process or, where that cannot be, a thread; or at once.
 
 A forked copy of the training captures and compiles, measures the program on its own copies, and sends it as it was
 before compiling; what was compiled lies in the cache. The process that trains loses no time to it: it imports no JAX
@@ -66,15 +66,16 @@ def forks() -> bool:
     return "jax" not in sys.modules and sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
-def begin(step: Step, plan: Plan, idle: frozenset[str]) -> Build:
+def begin(step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool = False) -> Build:
     """Begin to make a program for a step.
 
     Args:
         step: The step, which has been made at least once.
         plan: An epoch over the data.
         idle: Parameters that get no gradient.
+        at_once: Make it here and now, and return when it is there.
     """
-    return _Process(step, plan, idle) if forks() else _Thread(step, plan, idle)
+    return _Process(step, plan, idle) if forks() and not at_once else _Here(step, plan, idle, at_once=at_once)
 
 
 class _Process:
@@ -83,7 +84,7 @@ class _Process:
         self._known = form(step, plan.source, State.of(step, idle))
         context = multiprocessing.get_context("fork")
         self._here, there = context.Pipe(duplex=False)
-        arguments = (self._here, there, step, plan, idle, torch.get_num_threads() == 1)
+        arguments = (self._here, there, step, plan, idle, torch.get_num_threads())
         self._process = context.Process(target=_work, args=arguments, daemon=True, name="stoker-compile")
         self._refusal: str | None = None
         with warnings.catch_warnings():
@@ -115,7 +116,7 @@ class _Process:
         self._here.close()
 
 
-def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: frozenset[str], single: bool) -> None:
+def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: frozenset[str], threads: int) -> None:
     """The work of the forked process."""
     reading.close()  # or a training that is killed would not be noticed by who writes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training
@@ -128,6 +129,7 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     torch.set_num_threads(1)  # the threads of the process that was forked are not there
+    os.environ.setdefault("NPROC", str(threads))  # but the program is for as many
     result: tuple[str | None, float, Any]
     try:
         from stoker.engines.takeover import captured_step, measured_pace
@@ -138,7 +140,7 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
         captured, like = captured_step(step, state, plan, data)
         saved = saved_program(captured, like)
         # Compiled from what is sent, so that the training finds it in the cache.
-        program = Program.loaded(saved, like, single=single)
+        program = Program.loaded(saved, like)
         result = None, measured_pace(program, step, state, plan, data), saved
     except Exception as error:
         result = refusal_of(error), 0.0, None
@@ -146,10 +148,10 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
         pipe.send(result)
 
 
-class _Thread:
-    """The trace is made here and now, the program in a thread."""
+class _Here:
+    """The trace is made here and now, the program in a thread; or that at once as well."""
 
-    def __init__(self, step: Step, plan: Plan, idle: frozenset[str]) -> None:
+    def __init__(self, step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool) -> None:
         from stoker.engines.takeover import captured_step, measured_pace
         from stoker.engines.xla.program import Program
         from stoker.engines.xla.scan import Data
@@ -163,17 +165,19 @@ class _Thread:
         except Exception as error:
             self._made = Made(idle, known, refusal_of(error))
             return
-        single = torch.get_num_threads() == 1
 
         def work() -> None:
             try:
-                program = Program.of(captured, like, single=single)
+                program = Program.of(captured, like)
                 pace = measured_pace(program, step, state, plan, data)
                 self._made = Made(idle, known, None, pace, program=program)
             except Exception as error:
                 self._made = Made(idle, known, refusal_of(error))
 
-        threading.Thread(target=work, daemon=True, name="stoker-compile").start()
+        if at_once:
+            work()
+        else:
+            threading.Thread(target=work, daemon=True, name="stoker-compile").start()
 
     def made(self) -> Made | None:
         return self._made

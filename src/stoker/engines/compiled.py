@@ -88,7 +88,7 @@ class CompiledEngine:
             state = State.of(step, idle)
             known = form(step, plan.source, state)
             captured, like = captured_step(step, state, plan, data)
-            program = Program.of(captured, like, single=torch.get_num_threads() == 1)
+            program = Program.of(captured, like)
         except Exception as error:  # whatever keeps a program from being made; the step itself was made
             return Attempt(idle, known, refusal=refusal_of(error))
         return first_updates(Attempt(idle, known, program), step, plan, data, seed, outcome)

@@ -11,6 +11,7 @@ import torch.utils.dlpack
 from jax import Array
 from torch import Tensor
 
+from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.dtypes import from_torch
 
 __all__ = ["borrowed", "copied", "to_torch"]
@@ -18,7 +19,7 @@ __all__ = ["borrowed", "copied", "to_torch"]
 
 def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
     """Arrays over the same memory, where its alignment allows that: for what is only read."""
-    with jax.enable_x64(True):
+    with on_cpu():
         return [jax.dlpack.from_dlpack(tensor.detach().contiguous()) for tensor in tensors]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jax import Array, export, lax
 
 from stoker.engines.capture import Captured
 from stoker.engines.xla.cache import compiled
+from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.interpret import draws_numbers, to_jax
 
 __all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program"]
@@ -82,28 +82,27 @@ class Program:
         run: The function of :class:`Arguments` to the state and the losses after, as ``jax.jit`` made it.
         signature: What else is known.
         like: Arguments of the form that all will have.
-        single: Whether it shall keep to one thread.
     """
 
-    def __init__(self, run: Any, signature: Signature, like: Arguments, *, single: bool = False) -> None:
+    def __init__(self, run: Any, signature: Signature, like: Arguments) -> None:
         self.signature = signature
-        with _on_cpu():
-            self._compiled = compiled(run.lower(*_shapes(like)), single=single)
+        with on_cpu():
+            self._compiled = compiled(run.lower(*_shapes(like)))
 
     @classmethod
-    def of(cls, captured: Captured, like: Arguments, *, single: bool = False) -> Program:
+    def of(cls, captured: Captured, like: Arguments) -> Program:
         """Lower and compile a captured step.
 
         Raises:
             LoweringError: An operator cannot be lowered.
         """
-        return cls(_jitted(captured), _signature(captured), like, single=single)
+        return cls(_jitted(captured), _signature(captured), like)
 
     @classmethod
-    def loaded(cls, saved: Saved, like: Arguments, *, single: bool = False) -> Program:
+    def loaded(cls, saved: Saved, like: Arguments) -> Program:
         """Compile a program that was saved; where that has been done before, it is a look into the cache."""
         run = jax.jit(export.deserialize(bytearray(saved.code)).call, donate_argnums=0)
-        return cls(run, saved.signature, like, single=single)
+        return cls(run, saved.signature, like)
 
     def __call__(self, arguments: Arguments) -> tuple[Carry, Array]:
         """Make the updates.
@@ -111,7 +110,7 @@ class Program:
         Returns:
             The state after, and the losses ``[updates]``, of which those of the updates made are filled in.
         """
-        with _on_cpu():
+        with on_cpu():
             after: tuple[Carry, Array] = self._compiled(*arguments)
         return after
 
@@ -122,16 +121,9 @@ def saved_program(captured: Captured, like: Arguments) -> Saved:
     Raises:
         LoweringError: An operator cannot be lowered.
     """
-    with _on_cpu():
+    with on_cpu():
         code = bytes(export.export(_jitted(captured))(*_shapes(like)).serialize())
     return Saved(code, _signature(captured))
-
-
-@contextmanager
-def _on_cpu() -> Iterator[None]:
-    """Whatever JAX's default device is: the data lie where torch has them."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        yield
 
 
 def _jitted(captured: Captured) -> Any:
@@ -153,7 +145,7 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
 
         def batch(parameters: list[Array], buffers: list[Array], i: Array, j: Any) -> tuple[Array, list[Array], Any]:
             """Loss, gradients and buffers of one batch."""
-            rows = given.order[i, j]
+            rows = _at(_at(given.order, i), j)
             leaves = [leaf.at[rows].get(mode="promise_in_bounds") for leaf in data]
             noise = jax.random.fold_in(key, i * accumulate + j)
             loss, *rest = gradients(*parameters, *buffers, *given.constants, *leaves, key=noise)
@@ -176,17 +168,24 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
         def step(i: Array, state: tuple[Carry, Array]) -> tuple[Carry, Array]:
             (parameters, buffers, slots, averages), losses = state
             loss, found, buffers = window(parameters, buffers, i)
-            now = [column for table in given.scalars for column in table[i]]
-            weight = [table[i] for table in given.weights]
+            now = [column for table in given.scalars for column in _at(table, i)]
+            weight = [_at(table, i) for table in given.weights]
             after = update(*parameters, *found, *slots, *now, *given.max_norm, *averages, *weight)
             one, two = len(parameters), len(parameters) + len(slots)
-            return (after[:one], buffers, after[one:two], after[two:]), losses.at[i].set(loss.astype(losses.dtype))
+            losses = lax.dynamic_update_index_in_dim(losses, loss.astype(losses.dtype), i, 0)
+            return (after[:one], buffers, after[one:two], after[two:]), losses
 
         losses = jax.numpy.zeros(updates, dtype=np.float64 if _double(given.carry[0]) else np.float32)
         after: tuple[Carry, Array] = lax.fori_loop(given.start, given.stop, step, (given.carry, losses))
         return after
 
     return run
+
+
+def _at(table: Any, place: Any) -> Array:
+    """``table[place]``, without a look at whether the place is negative."""
+    found: Array = lax.dynamic_index_in_dim(table, place, keepdims=False)
+    return found
 
 
 def _double(parameters: list[Any]) -> bool:

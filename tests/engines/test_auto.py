@@ -21,8 +21,9 @@ from stoker.data.resident import ResidentBatches
 from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
-from stoker.engines.outlook import known, mostly_calls
+from stoker.engines.outlook import mostly_calls
 from stoker.engines.plan import Plan
+from stoker.engines.rates import known_code
 from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.history import Row
 from stoker.training.trainer import Trainer
@@ -48,7 +49,8 @@ class Patient(Callback):
 
 @pytest.fixture
 def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any job is long enough."""
+    """Any job is long enough, and none is sure to pay."""
+    monkeypatch.setattr(auto, "AT_ONCE", 1e9)
     for name in ("BUILD_SECONDS", "COLD_SECONDS", "WARM_SECONDS"):
         monkeypatch.setattr(auto, name, 0.0)
 
@@ -98,6 +100,7 @@ from stoker.engines import auto
 from stoker.engines.beside import _Process
 from stoker import Trainer
 auto.BUILD_SECONDS = auto.COLD_SECONDS = auto.WARM_SECONDS = 0.0
+auto.AT_ONCE = 1e9
 assert "jax" not in sys.modules
 models = []
 for engine in ("eager", "auto"):
@@ -153,8 +156,8 @@ def test_what_is_sure_to_pay() -> None:
     assert not told(large, 32, 900e-6)
     assert not told(nn.Sequential(nn.Flatten(), nn.LSTM(8, 8)), 32, 1.0)
     assert not told(nn.Conv1d(1, 1, 3), 32, 1.0)
-    assert known(nn.Sequential(small, nn.ReLU()))
-    assert not known(nn.Sequential(Own(2, 2)))
+    assert known_code(nn.Sequential(small, nn.ReLU()))
+    assert not known_code(nn.Sequential(Own(2, 2)))
 
 
 CALLS = [0]
@@ -224,7 +227,7 @@ sys.path.insert(0, "tests/engines")
 from tiny import DATA, mlp
 from stoker.engines import auto
 from stoker import Callback, Trainer
-auto.BUILD_SECONDS = 0.0
+auto.BUILD_SECONDS, auto.AT_ONCE = 0.0, 1e9
 trainer = Trainer(mlp(), "mse", "adam", device="cpu", metrics=())
 
 class Watch(Callback):

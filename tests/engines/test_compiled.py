@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from stoker.engines import takeover
+from stoker.engines.xla.program import Program
 from stoker.training.callbacks import Callback
 from stoker.training.trainer import Trainer
 
@@ -343,6 +344,57 @@ def test_accumulation_and_averages_are_the_eager_engines(optimizer: str, setting
         assert trained(model, optimizer, engine=engine, epochs=4, **settings).engine.reason is None
         models.append(model)
     assert_near(*models)
+
+
+class Own(nn.Sequential):
+    """Code that could look at a rate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "programs"),
+    [(nn.Sequential, nn.Dropout, 1), (nn.Sequential, nn.AlphaDropout, 2), (Own, nn.Dropout, 2)],
+)
+def test_another_dropout_rate_takes_no_other_program(
+    kind: Any, layer: Any, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Program] = []
+    of = Program.of
+
+    def noted(*given: Any) -> Program:
+        made.append(of(*given))
+        return made[-1]
+
+    monkeypatch.setattr(Program, "of", noted)
+    model: Any = kind(nn.Linear(4, 8), nn.Tanh(), layer(0.5), nn.Linear(8, 1), layer(0.25))
+    trainer = Trainer(model, "mse", "sgd", lr=0.0, engine="compiled", device="cpu", metrics=(), seed=2)
+    data = torch.ones(160, 4), torch.zeros(160, 1)
+    fitting: dict[str, Any] = {"epochs": 2, "batch_size": 16, "progress": "none", "check": False}
+    trainer.fit(data, **fitting)
+    assert (model[2].p, model[4].p) == (0.5, 0.25)
+    model[2].p = 1e-12
+    model[4].p = 1e-12
+    history = trainer.fit(data, **fitting)
+    assert trainer.engine.reason is None
+    assert len(made) == programs
+    with torch.no_grad():  # nothing is dropped any more, and a rate that was a constant would show
+        loss = float(model.eval()(data[0]).square().mean())
+    assert history.column("train_loss") == pytest.approx([loss, loss], rel=1e-5)
+
+
+def test_dropout_of_a_rate_that_is_an_input_keeps_the_mean() -> None:
+    model: Any = nn.Sequential(nn.Dropout(0.75), nn.Linear(64, 1, bias=False))
+    nn.init.ones_(model[1].weight)
+    trainer = Trainer(model, "mse", "sgd", lr=0.0, engine="compiled", device="cpu", metrics=(), seed=2)
+    data = torch.ones(4096, 64), torch.full((4096, 1), 64.0)
+    history = trainer.fit(data, epochs=1, batch_size=64, progress="none", check=False)
+    assert trainer.engine.reason is None
+    # each of 64 terms is 4 with probability 1/4, so that their sum has variance 64 · 3
+    assert history.column("train_loss")[0] == pytest.approx(64 * 3, rel=0.1)
 
 
 def test_bf16_is_near_the_eager_engines() -> None:

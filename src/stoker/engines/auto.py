@@ -23,8 +23,9 @@ from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import State, idle_parameters
 from stoker.engines.eager import EagerEngine
-from stoker.engines.outlook import known, mostly_calls
+from stoker.engines.outlook import mostly_calls
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
+from stoker.engines.rates import known_code
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
 if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
@@ -129,7 +130,7 @@ class AutoEngine:
         left = (1 + batches.left) * plan.updates - outcome.steps
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
-            at_once = seconds >= (AT_ONCE if known(step.model) else UNKNOWN) and mostly_calls(
+            at_once = seconds >= (AT_ONCE if known_code(step.model) else UNKNOWN) and mostly_calls(
                 step, plan, self._pace.seconds
             )
             if not at_once and seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:

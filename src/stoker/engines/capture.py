@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from stoker.data.trees import call_model
 from stoker.engines.decompositions import trace
+from stoker.engines.rates import rated
 from stoker.engines.step import Step, one_number
 from stoker.engines.updates.averaging import average_weights
 from stoker.engines.updates.clipping import clip_grad_norm
@@ -41,6 +42,7 @@ class State:
         parameters: What is updated, cohort by cohort.
         buffers: All of the model's.
         constants: Parameters that are not updated.
+        rates: Of dropout layers by name, float64, 0-d; see :func:`stoker.engines.rates.rated`.
         update: The optimizer's.
         groups: Its hyperparameters.
         cohorts: Its state; see :class:`stoker.engines.updates.state.Cohort`.
@@ -50,6 +52,7 @@ class State:
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
     constants: dict[str, Tensor]
+    rates: dict[str, Tensor]
     update: Update
     groups: tuple[Mapping[str, Any], ...]
     cohorts: tuple[Cohort, ...]
@@ -84,7 +87,8 @@ class State:
             trained = [name for name, parameter in named.items() if parameter.requires_grad]
             average_of = dict(zip(trained, step.average.tensors(), strict=True))
             averages = tuple(average_of[name] for name in moving)
-        return cls(moving, buffers, constants, update, tuple(step.optimizer.param_groups), cohorts, averages)
+        rates = {name: torch.tensor(module.p, dtype=torch.float64) for name, module in rated(step.model)}
+        return cls(moving, buffers, constants, rates, update, tuple(step.optimizer.param_groups), cohorts, averages)
 
     @property
     def slots(self) -> list[Tensor]:
@@ -97,7 +101,7 @@ class Captured:
     """The two graphs; their placeholders and outputs are flat.
 
     Attributes:
-        gradients: ``(parameters, buffers, constants, inputs, targets) → (loss, gradients, buffers)``.
+        gradients: ``(parameters, buffers, constants, rates, inputs, targets) → (loss, gradients, buffers)``.
         update: ``(parameters, gradients, slots, scalars[, max_norm][, averages, weight]) → (parameters, slots,
             averages)``.
         scalars: Of each cohort, the names of its scalars in order.
@@ -166,6 +170,7 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
             _plain(state.parameters),
             _plain(state.buffers),
             _plain(state.constants),
+            state.rates,
             inputs,
             targets,
         )
@@ -223,7 +228,9 @@ def _gradient_function(step: Step) -> Any:
             loss = one_number(step.objective(call_model(called, x), y))
         return loss, own
 
-    def gradients(parameters: Any, buffers: Any, constants: Any, x: Any, y: Any) -> Any:
+    def gradients(parameters: Any, buffers: Any, constants: Any, rates: Any, x: Any, y: Any) -> Any:
+        for name, rate in rates.items():
+            vars(step.model.get_submodule(name))["p"] = rate  # whoever captures puts it back
         found, (loss, own) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, buffers, constants, x, y)
         return loss, list(found.values()), list(own.values())
 

@@ -105,6 +105,14 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
     return output, weights if wanted else None
 
 
+def _dropout(x: Tensor, p: float | Tensor = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if not isinstance(p, Tensor):
+        return F.dropout(x, p, training, inplace)
+    kept = torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) >= p
+    result = torch.where(kept, x / (1 - p).to(x.dtype), torch.zeros((), dtype=x.dtype, device=x.device))
+    return x.copy_(result) if inplace else result
+
+
 def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     if mode != "circular":
         return F.pad(x, pad, mode, value)
@@ -123,6 +131,7 @@ def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
 
 
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.dropout: _dropout,
     F.multi_head_attention_forward: _multi_head_attention,
     F.one_hot: _one_hot,
     F.pad: _pad,

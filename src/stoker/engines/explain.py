@@ -166,7 +166,7 @@ def _idle(step: Step, batch: Batch) -> frozenset[str]:
 
 def _looked_at(step: Step, state: State, captured: Captured, batch: Batch, with_update: bool) -> tuple[list[Call], str]:
     """The calls of both graphs, and their text."""
-    values = pytree.tree_leaves((state.parameters, state.buffers, state.constants, *batch))
+    values = pytree.tree_leaves((state.parameters, state.buffers, state.constants, state.rates, *batch))
     parts = phases(captured.gradients)
     calls, outputs = carried_out(captured.gradients, values, parts, step.device)
     names = [f"{name}.grad" for name in state.parameters]

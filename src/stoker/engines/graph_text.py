@@ -20,6 +20,7 @@ def given_to_gradients(state: State, inputs: Any, targets: Any) -> list[str]:
     """What the placeholders of a graph of gradients stand for, in order: ``layers.0.weight``, ``inputs.image``."""
     return [
         *(*state.parameters, *state.buffers, *state.constants),
+        *(f"{name}.p" for name in state.rates),
         *_leaf_names("inputs", inputs),
         *_leaf_names("targets", targets),
     ]

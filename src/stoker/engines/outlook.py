@@ -12,7 +12,7 @@ from torch import nn
 from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 
-__all__ = ["known", "mostly_calls"]
+__all__ = ["mostly_calls"]
 
 RATE = 4e10  # multiplications and additions a second: half of what one core was measured to do in such products
 
@@ -30,8 +30,3 @@ def mostly_calls(step: Step, plan: Plan, pace: float) -> bool:
     # 2 for each weight and row, forward, for the inputs' gradient and for the weights' own
     operations = 6 * plan.rows * sum(weight.numel() for weight in step.model.parameters() if weight.ndim > 1)
     return pace > 2 * operations / RATE
-
-
-def known(model: nn.Module) -> bool:
-    """Whether all of a model's code is torch's or Stoker's, which can be traced; others' may look at values."""
-    return all(type(module).forward.__module__.startswith(("torch.nn.", "stoker.")) for module in model.modules())

@@ -15,6 +15,7 @@ from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, leaves, tree_map
 from stoker.engines.capture import CaptureError, State, uncapturable
 from stoker.engines.eager import windows
+from stoker.engines.rates import rated
 from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
 from stoker.engines.updates.registry import update_for
@@ -87,14 +88,15 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
 def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
     """What a program depends on; another form needs another program.
 
-    What modules hold besides parameters and buffers (a dropout's rate, a temperature, class weights) is traced as a
-    constant, and so is a part of it. Variables outside of modules are not seen.
+    What modules hold besides parameters and buffers (a temperature, class weights) is traced as a constant, and so is a
+    part of it; dropout rates that are inputs are not. Variables outside of modules are not seen.
 
     Args:
         step: What it carries out.
         source: The data.
         state: With the parameters that it moves.
     """
+    inputs = {id(module) for _, module in rated(step.model)}
     return (
         source.batch_size,
         source.rows,
@@ -112,7 +114,11 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
         step.average is None,
         step.autocast,
         id(step.objective),
-        tuple(tuple(_held(module)) for module in step.model.modules()),
+        tuple(state.rates),
+        tuple(
+            tuple(pair for pair in _held(module) if pair[0] != "p" or id(module) not in inputs)
+            for module in step.model.modules()
+        ),
         tuple(
             (
                 tuple(_held(module)),

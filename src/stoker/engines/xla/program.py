@@ -31,6 +31,7 @@ class Arguments(NamedTuple):
         scalars: Of each cohort ``[updates, scalars]``, in its dtype.
         weights: How much of the weights each update's average takes, ``[updates]``; or nothing.
         constants: Parameters that are not updated.
+        rates: Of dropout layers, float64, 0-d.
         inputs, targets: All data, first dimension rows. Closed over, they would be compiled in as constants.
         max_norm: The norm that gradients are clipped to, 0-d; or nothing.
         seed: int32; seeds the noise of each update together with its number.
@@ -43,6 +44,7 @@ class Arguments(NamedTuple):
     scalars: list[Any]
     weights: list[Any]
     constants: list[Any]
+    rates: list[Any]
     inputs: list[Any]
     targets: list[Any]
     max_norm: list[Any]
@@ -148,7 +150,7 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
             rows = _at(_at(given.order, i), j)
             leaves = [leaf.at[rows].get(mode="promise_in_bounds") for leaf in data]
             noise = jax.random.fold_in(key, i * accumulate + j)
-            loss, *rest = gradients(*parameters, *buffers, *given.constants, *leaves, key=noise)
+            loss, *rest = gradients(*parameters, *buffers, *given.constants, *given.rates, *leaves, key=noise)
             return loss, rest[: len(parameters)], rest[len(parameters) :]
 
         def window(parameters: list[Array], buffers: list[Array], i: Array) -> tuple[Array, list[Array], Any]:

@@ -149,6 +149,7 @@ def arguments_like(
         ],
         weights=[np.zeros(plan.updates)] if state.averages else [],
         constants=borrowed(state.constants.values()),
+        rates=[rate.numpy() for rate in state.rates.values()],
         inputs=data.inputs,
         targets=data.targets,
         max_norm=[] if step.clip_norm is None else [np.asarray(step.clip_norm, dtype=np.float32)],

@@ -8,6 +8,7 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchmetrics import Metric
 
 from stoker.data.batches import as_batches
 from stoker.data.resident import ResidentBatches
@@ -313,3 +314,36 @@ class TestRows:
     def test_never_fewer_than_a_batch(self) -> None:
         huge = torch.zeros(1).expand(6, 5 << 20)  # 20 MiB a row
         assert evaluation_rows(ResidentBatches(huge, batch_size=3)) == 3
+
+
+def test_metrics_are_used_again_and_forget() -> None:
+    class Rows(Metric):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_state("count", torch.zeros(()))
+
+        def update(self, preds: Tensor, target: Tensor) -> None:  # noqa: ARG002
+            self.count += len(preds)
+
+        def compute(self) -> Tensor:
+            return self.count
+
+    calls: list[int] = []
+
+    def inner(preds: Tensor, target: Tensor) -> float:
+        calls.append(len(preds))
+        if len(calls) == 1:  # evaluates while it is evaluated
+            assert trainer.evaluate((x[:7], y[:7]))["rows"] == 7
+        return float(len(preds))
+
+    x, y = some(40, 3), some(40, 1)
+    trainer = Trainer(nn.Linear(3, 1), "mse", "sgd", device="cpu", metrics={"rows": Rows(), "f": inner, "mse": "mse"})
+    first = trainer.evaluate((x, y))
+    assert calls == [40, 7]
+    assert first["rows"] == first["f"] == 40
+    assert trainer.evaluate((x[:5], y[:5]))["rows"] == 5
+    assert trainer.evaluate((x, y)) == first
+    assert {len(metrics._states) + len(metrics._own) for metrics in trainer._spare_metrics.values()} == {3}
+    assert all(metrics.rows == 0 for metrics in trainer._spare_metrics.values())

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torchmetrics.regression import ExplainedVariance, LogCoshError
 
 from stoker.errors import ConfigError, InputTypeError, UnknownNameError
-from stoker.training.measures import check_metrics, choose_metrics, monitor_direction, to_preds
+from stoker.metrics.metric_set import MetricSet
+from stoker.training.measures import check_metrics, monitor_direction, to_preds, what_to_measure
 
 CPU = torch.device("cpu")
 ROWS = 12
@@ -23,8 +24,8 @@ def labels(*shape: int, classes: int = 2) -> Tensor:
 
 
 def chosen(metrics: Any, task: Any, outputs: Any, targets: Any) -> tuple[str, ...] | None:
-    found = choose_metrics(metrics, task, outputs, targets, CPU)
-    return None if found is None else found.names
+    found = what_to_measure(metrics, task, outputs, targets)
+    return None if found is None else MetricSet(*found).names
 
 
 CLASSES = ("accuracy", "f1", "auroc", "log_loss")

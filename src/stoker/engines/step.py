@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -125,13 +127,15 @@ class EpochOutcome:
 
     def add(self, losses: Sequence[float], rows: Sequence[int]) -> None:
         """Count some more updates, with the samples of each."""
-        for loss, samples in zip(losses, rows, strict=True):
-            if self.bad_step is None and not math.isfinite(loss):
-                self.bad_step, self.bad_loss = self.steps, loss
-            # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
-            self.steps += 1
-            self.samples += samples
-            self.loss_sum += loss * samples
+        before = self.steps
+        self.steps += len(losses)
+        self.samples += sum(rows)
+        # One by one, in order: where the epoch was cut into segments must not show in the sum's last bits.
+        self.loss_sum = functools.reduce(operator.add, map(operator.mul, losses, rows), self.loss_sum)
+        if self.bad_step is None and not math.isfinite(self.loss_sum):
+            bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), None)
+            if bad is not None:
+                self.bad_step, self.bad_loss = before + bad, losses[bad]
 
     @property
     def loss(self) -> float:

@@ -64,7 +64,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def non_finite_parameter(model: nn.Module) -> str | None:
     """The name of the first trained parameter that holds NaN or infinity, or ``None``."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if not named:
+    # The norm of all is one number to wait for. Of large weights it may be infinite where they are not.
+    if not named or bool(torch.nn.utils.get_total_norm([parameter for _, parameter in named]).isfinite()):
         return None
     finite = torch.stack([parameter.isfinite().all() for _, parameter in named])  # one wait for the device
     if bool(finite.all()):

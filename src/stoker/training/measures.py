@@ -10,10 +10,9 @@ from torch import Tensor
 
 from stoker.data.dataset import Task
 from stoker.errors import ConfigError, InputTypeError
-from stoker.metrics.metric_set import MetricSet
 from stoker.metrics.registry import Direction, default_metrics, direction, entry_for
 
-__all__ = ["Metrics", "check_metrics", "choose_metrics", "monitor_direction", "to_preds"]
+__all__ = ["Metrics", "check_metrics", "monitor_direction", "to_preds", "what_to_measure"]
 
 Metrics: TypeAlias = Literal["auto"] | Sequence[str] | Mapping[str, Any]
 """``"auto"``, names, or a mapping as :class:`stoker.metrics.metric_set.MetricSet` takes it."""
@@ -38,10 +37,10 @@ def check_metrics(metrics: Metrics, task: Task | None) -> None:
             entry_for(metric, task)
 
 
-def choose_metrics(
-    metrics: Metrics, task: Task | None, outputs: Any, targets: Any, device: torch.device, shared: bool = False
-) -> MetricSet | None:
-    """The metrics of a split, chosen by its first batch.
+def what_to_measure(
+    metrics: Metrics, task: Task | None, outputs: Any, targets: Any
+) -> tuple[Sequence[str] | Mapping[str, Any], Task, int] | None:
+    """The metrics of a split, by its first batch.
 
     Args:
         metrics: As the user asked for; ``"auto"`` gives the task's, where they are defined for such outputs and
@@ -49,12 +48,13 @@ def choose_metrics(
         task: What the model is for; two classes make it binary.
         outputs: What the model returned.
         targets: What it should have.
-        device: Where they are.
-        shared: Whether each process of a group measures a share, to be put together.
+
+    Returns:
+        What :class:`stoker.metrics.metric_set.MetricSet` is made of: metrics, task and number of classes; ``None`` if
+        there is nothing to measure.
 
     Raises:
         InputTypeError: Metrics were asked for, but the outputs or targets are not one tensor.
-        ConfigError: A metric does not fit the task.
     """
     if task is None or not len(metrics) or (metrics == "auto" and not _defined(task, outputs, targets)):
         return None
@@ -63,8 +63,8 @@ def choose_metrics(
     if classes == 2:
         task = "binary"
     if metrics == "auto":
-        return MetricSet(default_metrics(task, classes), task, classes, device, shared)
-    return MetricSet(metrics if isinstance(metrics, Mapping) else tuple(metrics), task, classes, device, shared)
+        return default_metrics(task, classes), task, classes
+    return metrics if isinstance(metrics, Mapping) else tuple(metrics), task, classes
 
 
 def _defined(task: Task, outputs: Any, targets: Any) -> bool:

@@ -10,7 +10,7 @@ from stoker.engines.replicas import Replicas
 from stoker.engines.step import one_number
 from stoker.metrics.metric_set import MetricSet
 from stoker.metrics.registry import Direction
-from stoker.training.measures import choose_metrics, monitor_direction, to_preds
+from stoker.training.measures import monitor_direction, to_preds, what_to_measure
 from stoker.training.objective import Objective
 
 __all__ = ["Scores", "score_direction"]
@@ -23,15 +23,25 @@ class Scores:
         objective: Its evaluated parts give the losses, each a mean over samples, and say which metrics there are.
         device: Where the outputs are.
         replicas: Those that each see a share of the split; their sums and counts are put together.
+        spare: Metrics of an earlier split, which are used again, and then lie here again: making them anew takes longer
+            than measuring a few thousand rows.
     """
 
-    def __init__(self, objective: Objective, device: torch.device, replicas: Replicas | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        device: torch.device,
+        replicas: Replicas | None = None,
+        spare: dict[Any, MetricSet] | None = None,
+    ) -> None:
         self.objective = objective
         self.device = device
         self.replicas = replicas
+        self.spare: dict[Any, MetricSet] = {} if spare is None else spare
         self.rows = 0
         self._losses = [0.0] * len(objective.evaluated)
         self._metrics: list[MetricSet | None] | None = None
+        self._used: dict[Any, MetricSet] = {}
 
     def update(self, outputs: Any, targets: Any, rows: int) -> None:
         """Add a batch.
@@ -50,19 +60,30 @@ class Scores:
             self._losses[place] += float(one_number(loss)) * rows
         selected = [part.select(outputs, targets) for part in self.objective.evaluated]
         if self._metrics is None:
-            self._metrics = [
-                choose_metrics(part.loss.metrics, part.task, output, target, self.device, self.replicas is not None)
-                for part, (output, target, _) in zip(self.objective.evaluated, selected, strict=True)
-            ]
+            self._metrics = [self._chosen(place, output, target) for place, (output, target, _) in enumerate(selected)]
         for part, chosen, (output, target, _) in zip(self.objective.evaluated, self._metrics, selected, strict=True):
             if chosen is not None:
                 chosen.update(*to_preds(output, target, part.task))
         self.rows += rows
 
+    def _chosen(self, place: int, output: Any, target: Any) -> MetricSet | None:
+        part, shared = self.objective.evaluated[place], self.replicas is not None
+        measured = what_to_measure(part.loss.metrics, part.task, output, target)
+        if measured is None:
+            return None
+        names, task, classes = measured
+        key = place, task, classes, shared
+        # Taken out while it is in use: a metric of the user's own may evaluate something else meanwhile.
+        if key in self.spare:
+            self._used[key] = self.spare.pop(key)
+        else:
+            self._used[key] = MetricSet(names, task, classes, self.device, shared)
+        return self._used[key]
+
     def compute(self) -> dict[str, float]:
         """``{"loss": …, metric: …}``; of several evaluated outputs, ``<output>_loss`` and ``<output>_<metric>`` too.
 
-        There must have been a batch.
+        There must have been a batch. This ends it: the metrics are given away.
         """
         objective, sums = self.objective, [*self._losses, float(self.rows)]
         if self.replicas is not None:
@@ -76,6 +97,9 @@ class Scores:
         for part, chosen in zip(objective.evaluated, self._metrics or (), strict=True):
             if chosen is not None:
                 found |= {objective.label(part, name): value for name, value in chosen.compute().items()}
+        for key, used in self._used.items():
+            used.reset()  # some keep all rows
+            self.spare[key] = used
         return found
 
 

@@ -24,6 +24,7 @@ from stoker.engines.registry import choose_engine
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Step
 from stoker.errors import ConfigError, DataError, InputTypeError
+from stoker.metrics.metric_set import MetricSet
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
 from stoker.training.average import WeightAverage
@@ -184,6 +185,7 @@ class Trainer:
         self.deterministic = deterministic
         self.seed = seed
         self.state = TrainState()
+        self._spare_metrics: dict[Any, MetricSet] = {}
 
     @property
     def engine_reason(self) -> str:
@@ -532,7 +534,7 @@ class Trainer:
         return evaluation.evaluate(
             self.model,
             batches,
-            Scores(self.objective, self.device, replicas),
+            Scores(self.objective, self.device, replicas, self._spare_metrics),
             device=self.device,
             autocast=self.autocast,
             share=_whole if replicas is None else lambda batch: replicas.share(batch, batch_rows(*batch)),

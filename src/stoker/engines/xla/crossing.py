@@ -14,7 +14,7 @@ from torch import Tensor
 from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.dtypes import from_torch
 
-__all__ = ["borrowed", "copied", "to_torch"]
+__all__ = ["borrowed", "copied", "overwrite", "to_torch"]
 
 
 def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
@@ -26,6 +26,16 @@ def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
 def copied(tensors: Iterable[Tensor]) -> list[Any]:
     """Arrays of their own: a program that gives its memory up may overwrite what it was given."""
     return [np.array(from_torch(tensor)) for tensor in tensors]
+
+
+def overwrite(tensors: Iterable[Tensor], arrays: Iterable[Array]) -> None:
+    """Copy arrays into tensors of the same shapes and dtypes, as ``copy_`` would do in five times the time."""
+    for tensor, array in zip(tensors, arrays, strict=True):
+        if tensor.dtype == torch.bfloat16:  # numpy has none
+            tensor.detach().copy_(to_torch(array))
+        else:
+            np.copyto(tensor.detach().numpy(), np.asarray(array))
+            torch.autograd.graph.increment_version(tensor)
 
 
 def to_torch(array: Array) -> Tensor:

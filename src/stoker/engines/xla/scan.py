@@ -16,7 +16,7 @@ from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
-from stoker.engines.xla.crossing import borrowed, copied, to_torch
+from stoker.engines.xla.crossing import borrowed, copied, overwrite
 from stoker.engines.xla.program import Arguments, Carry, Program
 
 __all__ = ["Data", "Scan", "arguments_like"]
@@ -74,24 +74,11 @@ class Scan:
         """Give the user's model and optimizer the state."""
         parameters, buffers, slots, averages = self.carry
         state, average = self.state, self.step.average
-        for mine, theirs in (
-            (list(state.parameters.values()), parameters),
-            (list(state.buffers.values()), buffers),
-            (state.averages, averages),
-        ):
-            for tensor, array in zip(mine, theirs, strict=True):
-                tensor.copy_(to_torch(array))
+        mine = [*state.parameters.values(), *state.buffers.values(), *state.slots, *state.averages]
+        overwrite(mine, [*parameters, *buffers, *slots, *averages])
         if average is not None:
             average.updates = self.averaged
-        moved = iter(slots)
-        cohorts = [
-            replace(
-                cohort,
-                counts=counts,
-                slots=tuple({name: to_torch(next(moved)) for name in its} for its in cohort.slots),
-            )
-            for cohort, counts in zip(state.cohorts, self.counts, strict=True)
-        ]
+        cohorts = [replace(cohort, counts=counts) for cohort, counts in zip(state.cohorts, self.counts, strict=True)]
         write_state(self.step.optimizer, state.update, cohorts)
 
     def _fill(self, start: int, stop: int) -> None:

@@ -21,11 +21,12 @@ from torch import nn
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
-from stoker.engines.capture import State, idle_parameters
+from stoker.engines.capture import CaptureError, State, idle_parameters
 from stoker.engines.eager import EagerEngine
 from stoker.engines.outlook import mostly_calls
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
 from stoker.engines.rates import known_code
+from stoker.engines.reuse import sameness
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
 if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
@@ -39,6 +40,7 @@ BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, ca
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
 AT_ONCE = 1.7  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
+KEPT = 0.1  # the same where there is one already, of a training before
 UNKNOWN = 6.0  # the same for models whose code may turn out to be no program
 WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
@@ -130,9 +132,9 @@ class AutoEngine:
         left = (1 + batches.left) * plan.updates - outcome.steps
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
-            at_once = seconds >= (AT_ONCE if known_code(step.model) else UNKNOWN) and mostly_calls(
-                step, plan, self._pace.seconds
-            )
+            at_once = seconds >= KEPT and _is_kept(step, plan)
+            if seconds >= (AT_ONCE if known_code(step.model) else UNKNOWN):
+                at_once = at_once or mostly_calls(step, plan, self._pace.seconds)
             if not at_once and seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
                 self._longest = max(self._longest, seconds)
                 self.reason = f"{_about(self._longest)} of steps are too few to compile for"
@@ -251,6 +253,18 @@ class _Pace:
             self._first = seconds / steps
         else:
             self._seconds, self.steps = self._seconds + seconds, self.steps + steps
+
+
+def _is_kept(step: Step, plan: Plan) -> bool:
+    """Whether this process has made the step's program in a training before."""
+    if "stoker.engines.takeover" not in sys.modules:
+        return False
+    from stoker.engines.takeover import PROGRAMS
+
+    try:
+        return sameness(step, plan, State.of(step, idle_parameters(step.model))) in PROGRAMS
+    except CaptureError:
+        return False
 
 
 def _noise() -> int:

@@ -22,6 +22,7 @@ import torch
 
 from stoker.engines.capture import State, refusal_of
 from stoker.engines.plan import Plan, form
+from stoker.engines.reuse import sameness
 from stoker.engines.step import Step
 
 __all__ = ["Build", "Made", "begin", "forks"]
@@ -152,23 +153,23 @@ class _Here:
     """The trace is made here and now, the program in a thread; or that at once as well."""
 
     def __init__(self, step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool) -> None:
-        from stoker.engines.takeover import captured_step, measured_pace
+        from stoker.engines.takeover import PROGRAMS, captured_step, measured_pace
         from stoker.engines.xla.program import Program
         from stoker.engines.xla.scan import Data
 
         state = State.of(step, idle)
-        known = form(step, plan.source, state)
+        known, key = form(step, plan.source, state), sameness(step, plan, state)
         self._made: Made | None = None
         try:
             data = Data.of(plan.source)
-            captured, like = captured_step(step, state, plan, data)
+            captured = None if key in PROGRAMS else captured_step(step, state, plan, data)
         except Exception as error:
             self._made = Made(idle, known, refusal_of(error))
             return
 
         def work() -> None:
             try:
-                program = Program.of(captured, like)
+                program = PROGRAMS.get_or_make(key, lambda: Program.of(*(captured or ())))
                 pace = measured_pace(program, step, state, plan, data)
                 self._made = Made(idle, known, None, pace, program=program)
             except Exception as error:

@@ -17,8 +17,9 @@ from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
 from stoker.engines.plan import CHANGES, CHANGING, Plan, form, unsupported
+from stoker.engines.reuse import sameness
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
-from stoker.engines.takeover import Attempt, captured_step, first_updates, real_update, run_epoch
+from stoker.engines.takeover import PROGRAMS, Attempt, captured_step, first_updates, real_update, run_epoch
 from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import Data
 
@@ -87,8 +88,9 @@ class CompiledEngine:
         try:
             state = State.of(step, idle)
             known = form(step, plan.source, state)
-            captured, like = captured_step(step, state, plan, data)
-            program = Program.of(captured, like)
+            program = PROGRAMS.get_or_make(
+                sameness(step, plan, state), lambda: Program.of(*captured_step(step, state, plan, data))
+            )
         except Exception as error:  # whatever keeps a program from being made; the step itself was made
             return Attempt(idle, known, refusal=refusal_of(error))
         return first_updates(Attempt(idle, known, program), step, plan, data, seed, outcome)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType
@@ -20,7 +20,7 @@ from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
 from stoker.engines.updates.registry import update_for
 
-__all__ = ["CHANGES", "CHANGING", "COMPARED", "Plan", "current_state", "form", "unsupported"]
+__all__ = ["CHANGES", "CHANGING", "COMPARED", "Plan", "current_state", "form", "shape_of_work", "unsupported"]
 
 CHANGING = "what the model or the criterion holds changes from epoch to epoch"
 CHANGES = 3  # so many programs are made for a step that is another in each epoch, then no more
@@ -98,6 +98,32 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
     """
     inputs = {id(module) for _, module in rated(step.model)}
     return (
+        shape_of_work(step, source, state),
+        id(step.objective),
+        tuple(
+            tuple(pair for pair in _held(module) if pair[0] != "p" or id(module) not in inputs)
+            for module in step.model.modules()
+        ),
+        tuple(
+            (
+                tuple(_held(module)),
+                tuple((tensor.data_ptr(), tensor._version) for tensor in module.buffers(recurse=False)),
+            )
+            for criterion in step.criteria
+            for module in criterion.modules()
+        ),
+    )
+
+
+def shape_of_work(step: Step, source: ResidentBatches, state: State) -> Hashable:
+    """The part of a step's form that does not depend on which objects its model and its objective are.
+
+    Args:
+        step: What it carries out.
+        source: The data.
+        state: With the parameters that it moves.
+    """
+    return (
         source.batch_size,
         source.rows,
         step.accumulate,
@@ -113,20 +139,7 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
         step.clip_norm is None,
         step.average is None,
         step.autocast,
-        id(step.objective),
         tuple(state.rates),
-        tuple(
-            tuple(pair for pair in _held(module) if pair[0] != "p" or id(module) not in inputs)
-            for module in step.model.modules()
-        ),
-        tuple(
-            (
-                tuple(_held(module)),
-                tuple((tensor.data_ptr(), tensor._version) for tensor in module.buffers(recurse=False)),
-            )
-            for criterion in step.criteria
-            for module in criterion.modules()
-        ),
     )
 
 

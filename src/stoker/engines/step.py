@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +61,7 @@ class Step:
         device: Where it happens.
         channels_last: Whether 4-D inputs are laid out with the channels innermost, as convolutions like it.
         criteria: The modules that the objective calls, for what they hold.
+        kind: What the objective does besides calling them, equal for two that do the same; ``None`` if nobody knows.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class Step:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     channels_last: bool = False
     criteria: tuple[nn.Module, ...] = ()
+    kind: Hashable | None = None
 
     @property
     def trained(self) -> list[nn.Parameter]:

@@ -5,7 +5,7 @@ It is made of parts, one for each output that has a loss; most objectives have a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -141,6 +141,23 @@ class Objective:
     def task(self) -> Task | None:
         """What the one evaluated output is for; ``None`` where there are several, or it is not known."""
         return self.evaluated[0].task if len(self.evaluated) == 1 else None
+
+    @property
+    def kind(self) -> Hashable | None:
+        """What it computes, as far as that does not depend on what criteria hold; ``None`` with functions of others."""
+        functions = [part.criterion for part in self.parts if not isinstance(part.criterion, nn.Module)]
+        if not all(str(getattr(each, "__module__", "")).startswith(("torch.", "stoker.")) for each in functions):
+            return None
+        return tuple(
+            (
+                part.name,
+                part.loss.target,
+                part.loss.sample_weight,
+                part.loss.weight,
+                type(part.criterion) if isinstance(part.criterion, nn.Module) else part.criterion,
+            )
+            for part in self.parts
+        )
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         """The training loss of a batch.

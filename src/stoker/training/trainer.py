@@ -409,6 +409,7 @@ class Trainer:
             device=self.device,
             channels_last=self.channels_last,
             criteria=self._criteria(),
+            kind=self.objective.kind,
         )
 
     def _criteria(self) -> tuple[nn.Module, ...]:

@@ -51,14 +51,16 @@ class AutoEngine:
 
     Args:
         deterministic: Choose by the job's shape alone, never by a clock.
+        trainings: How many of about this length there are to be, by which such a choice counts.
 
     Attributes:
         name: What carries out the steps now.
         reason: Why that is the eager engine; ``None`` if it is not.
     """
 
-    def __init__(self, *, deterministic: bool = False) -> None:
+    def __init__(self, *, deterministic: bool = False, trainings: int = 1) -> None:
         self.deterministic = deterministic
+        self.trainings = trainings
         self.name = "eager"
         self.reason: str | None = "nothing is known yet"
         self._since = ""
@@ -217,7 +219,7 @@ class AutoEngine:
 
         if self._certain is None:
             convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in step.model.modules())
-            if convolves or (1 + batches.left) * plan.updates < CERTAIN_UPDATES:
+            if convolves or self.trainings * (1 + batches.left) * plan.updates < CERTAIN_UPDATES:
                 return self._stay("chosen by the job's shape").train_epoch(step, batches, watch)
             self._certain = CompiledEngine()
         outcome = self._certain.train_epoch(step, batches, watch)

@@ -20,27 +20,28 @@ def _compiled() -> Engine:
     return CompiledEngine()
 
 
-def _auto(*, deterministic: bool = False) -> Engine:
+def _auto(*, deterministic: bool = False, trainings: int = 1) -> Engine:
     if importlib.util.find_spec("jax") is None:
         return EagerEngine("JAX is not installed")
     from stoker.engines.auto import AutoEngine
 
-    return AutoEngine(deterministic=deterministic)
+    return AutoEngine(deterministic=deterministic, trainings=trainings)
 
 
 ENGINES: Mapping[str, Callable[..., Engine]] = {"auto": _auto, "eager": EagerEngine, "compiled": _compiled}
 
 
-def choose_engine(name: str, *, deterministic: bool = False) -> Engine:
+def choose_engine(name: str, *, deterministic: bool = False, trainings: int = 1) -> Engine:
     """A new engine.
 
     Args:
         name: One of :data:`ENGINES`.
         deterministic: Whether ``"auto"`` must not look at a clock.
+        trainings: How many there are to be of about this length, for which ``"auto"`` then chooses at once.
 
     Raises:
         UnknownNameError: There is none of that name.
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, list(ENGINES))
-    return _auto(deterministic=deterministic) if name == "auto" else ENGINES[name]()
+    return _auto(deterministic=deterministic, trainings=trainings) if name == "auto" else ENGINES[name]()

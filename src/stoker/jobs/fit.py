@@ -21,6 +21,7 @@ from stoker._version import __version__
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.engines.replicas import Replicas
+from stoker.engines.step import Engine
 from stoker.errors import DiskFullError, NonFiniteLossError, RunError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.loggers import check_loggers, make_loggers, record_metrics
@@ -274,8 +275,8 @@ def load_sources(sources: dict[str, Any], target: str | None, skip_bad: bool) ->
     return loaded
 
 
-def job_trainer(ready: Prepared) -> Trainer:
-    """The Trainer of a job."""
+def job_trainer(ready: Prepared, engine: Engine | None = None) -> Trainer:
+    """The Trainer of a job, with another engine than its settings name if one is given."""
     training = ready.config.training
     return Trainer(
         trained_part(ready.model, ready.recipe.kind),
@@ -298,7 +299,7 @@ def job_trainer(ready: Prepared) -> Trainer:
         precision=training.precision,
         deterministic=training.deterministic,
         seed=training.seed,
-        engine=training.engine,
+        engine=engine or training.engine,
     )
 
 

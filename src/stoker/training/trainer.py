@@ -22,7 +22,7 @@ from stoker.data.trees import Batch, batch_rows, call_model
 from stoker.engines.explain import Explanation, explain
 from stoker.engines.registry import choose_engine
 from stoker.engines.replicas import Replicas
-from stoker.engines.step import Step
+from stoker.engines.step import Engine, Step
 from stoker.errors import ConfigError, DataError, InputTypeError
 from stoker.metrics.metric_set import MetricSet
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
@@ -144,7 +144,7 @@ class Trainer:
         precision: str | int = "32",
         deterministic: bool = False,
         seed: int = 0,
-        engine: str = "auto",
+        engine: str | Engine = "auto",
         channels_last: bool | None = None,
         distributed: bool | None = None,
     ) -> None:
@@ -158,7 +158,7 @@ class Trainer:
             WeightAverage(model, ema)  # tells whether the decay is one
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
-        self.engine = choose_engine(engine, deterministic=deterministic)
+        self.engine = choose_engine(engine, deterministic=deterministic) if isinstance(engine, str) else engine
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:

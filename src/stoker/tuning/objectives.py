@@ -10,6 +10,8 @@ from typing import Any
 import optuna
 
 from stoker.data.dataset import DataSet
+from stoker.engines.registry import choose_engine
+from stoker.engines.step import Engine
 from stoker.errors import ConfigError, InputTypeError, StokerError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.fit import job_trainer, load_sources, named_model
@@ -71,6 +73,7 @@ class FitObjective:
         valid: See :func:`stoker.fit`.
         test: Likewise.
         model: The user's own model, if its class was passed.
+        trials: How many there are to be.
     """
 
     reports = False  # it does
@@ -85,7 +88,9 @@ class FitObjective:
         valid: Any = None,
         test: Any = None,
         model: Any = None,
+        trials: int = 1,
     ) -> None:
+        self.trials = trials
         self.source, self.valid, self.test, self.model = source, valid, test, model
         self.raw, self.space, self.metric = dict(raw), space, metric
         self._loaded: dict[str, DataSet] | None = None
@@ -158,16 +163,20 @@ class FitObjective:
         config = self.config(self.suggest(trial))
         own = named_model(config, self.model)
         ready = assemble(self.encoded(config, own), config, own, notify=lambda _: None)
-        trainer = job_trainer(ready)
+        trainer = job_trainer(ready, self._engine(config))
         found: dict[str, Any] = {}
         if ready.config.training.lr == "auto":
             rate = find_rate(trainer, ready, None).suggestion
             found["lr"] = rate
             ready = with_rate(ready, rate)
-            trainer = job_trainer(ready)
+            trainer = job_trainer(ready, self._engine(config))
         reporter = _Reporter(trial, f"valid_{self.metric}", stop)
         history = _train(trainer, ready, reporter)
         return _outcome(history, reporter, found)
+
+    def _engine(self, config: FitConfig) -> Engine:
+        """Chosen by the whole study's length, and never by a clock, on which values would depend in their last bits."""
+        return choose_engine(config.training.engine, deterministic=True, trainings=self.trials)
 
 
 def _train(trainer: Trainer, ready: Prepared, reporter: _Reporter) -> History:

@@ -24,6 +24,7 @@ from stoker.engines.beside import _Process
 from stoker.engines.outlook import mostly_calls
 from stoker.engines.plan import Plan
 from stoker.engines.rates import known_code
+from stoker.engines.reuse import PROGRAMS
 from stoker.training.callbacks import Callback, StepProgress
 from stoker.training.history import Row
 from stoker.training.trainer import Trainer
@@ -51,7 +52,8 @@ class Patient(Callback):
 def eager_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any job is long enough, and none is sure to pay."""
     monkeypatch.setattr(auto, "AT_ONCE", 1e9)
-    for name in ("BUILD_SECONDS", "COLD_SECONDS", "WARM_SECONDS"):
+    PROGRAMS.clear()
+    for name in ("BUILD_SECONDS", "COLD_SECONDS", "WARM_SECONDS", "READY"):
         monkeypatch.setattr(auto, name, 0.0)
 
 
@@ -99,7 +101,7 @@ from test_auto import Patient
 from stoker.engines import auto
 from stoker.engines.beside import _Process
 from stoker import Trainer
-auto.BUILD_SECONDS = auto.COLD_SECONDS = auto.WARM_SECONDS = 0.0
+auto.BUILD_SECONDS = auto.COLD_SECONDS = auto.WARM_SECONDS = auto.READY = 0.0
 auto.AT_ONCE = 1e9
 assert "jax" not in sys.modules
 models = []
@@ -128,7 +130,8 @@ def test_the_program_of_a_forked_process_takes_over() -> None:
 def test_what_is_sure_to_pay_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch, optimizer: str, bad: bool) -> None:
     monkeypatch.setattr(auto, "AT_ONCE", 0.0)
     monkeypatch.setattr(auto, "UNKNOWN", 0.0)
-    monkeypatch.setattr(auto, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(auto, "READY", 0.0)
+    PROGRAMS.clear()
     mine, theirs = (Drifts(4, 1), Drifts(4, 1)) if bad else (mlp(), mlp())
     trainer, patient = trained(mine, optimizer=optimizer, ema=0.9, epochs=12)
     if bad:
@@ -204,7 +207,7 @@ def test_a_process_that_dies_is_survived(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("eager_to_build")
 def test_a_slower_program_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "WARM_SECONDS", 1e9)
+    monkeypatch.setattr(auto, "READY", 1e9)
     trainer, patient = trained(mlp())
     assert set(patient.names) == {"eager"}
     assert trainer.engine_reason.startswith("eager: a step takes ")

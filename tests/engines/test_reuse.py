@@ -10,8 +10,7 @@ import torch
 from tiny import some
 from torch import Tensor, nn
 
-from stoker.engines.reuse import KEPT, Kept
-from stoker.engines.takeover import PROGRAMS
+from stoker.engines.reuse import KEPT, PROGRAMS, Kept
 from stoker.engines.xla.program import Program
 from stoker.training.trainer import Trainer
 

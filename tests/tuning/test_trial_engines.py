@@ -9,8 +9,8 @@ import pytest
 
 import stoker
 from stoker.engines import auto
+from stoker.engines.reuse import PROGRAMS
 from stoker.engines.step import Engine
-from stoker.engines.takeover import PROGRAMS
 from stoker.engines.xla.program import Program
 from stoker.tuning.objectives import FitObjective
 from stoker.tuning.space import Categorical, Float, Space

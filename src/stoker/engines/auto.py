@@ -26,7 +26,7 @@ from stoker.engines.eager import EagerEngine
 from stoker.engines.outlook import mostly_calls
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
 from stoker.engines.rates import known_code
-from stoker.engines.reuse import sameness
+from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
 if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
@@ -39,9 +39,10 @@ __all__ = ["AutoEngine"]
 BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
+READY = 0.05  # and where the program is, too: the compared updates
 AT_ONCE = 1.7  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
 KEPT = 0.1  # the same where there is one already, of a training before
-UNKNOWN = 6.0  # the same for models whose code may turn out to be no program
+UNKNOWN = 2.0  # the same for models whose code may turn out to be no program
 WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 
@@ -159,7 +160,7 @@ class AutoEngine:
         if made.refusal is not None:
             self.reason = made.refusal
             return False
-        hand_over = WARM_SECONDS if "jax" in sys.modules else COLD_SECONDS
+        hand_over = COLD_SECONDS if "jax" not in sys.modules else READY if made.program is not None else WARM_SECONDS
         if made.pace >= self._pace.seconds or left * made.pace + hand_over >= seconds:
             self.reason = f"a step takes {_about(self._pace.seconds)}, compiled {_about(made.pace)}"
             return False
@@ -259,10 +260,6 @@ class _Pace:
 
 def _is_kept(step: Step, plan: Plan) -> bool:
     """Whether this process has made the step's program in a training before."""
-    if "stoker.engines.takeover" not in sys.modules:
-        return False
-    from stoker.engines.takeover import PROGRAMS
-
     try:
         return sameness(step, plan, State.of(step, idle_parameters(step.model))) in PROGRAMS
     except CaptureError:

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import torch
 
-from stoker.engines.capture import State, refusal_of
+from stoker.engines.capture import State, capture, refusal_of
 from stoker.engines.plan import Plan, form
-from stoker.engines.reuse import sameness
+from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.step import Step
 
 __all__ = ["Build", "Made", "begin", "forks"]
@@ -153,23 +153,25 @@ class _Here:
     """The trace is made here and now, the program in a thread; or that at once as well."""
 
     def __init__(self, step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool) -> None:
-        from stoker.engines.takeover import PROGRAMS, captured_step, measured_pace
-        from stoker.engines.xla.program import Program
-        from stoker.engines.xla.scan import Data
-
         state = State.of(step, idle)
         known, key = form(step, plan.source, state), sameness(step, plan, state)
         self._made: Made | None = None
         try:
+            # This may fail, and comes before JAX is imported.
+            captured = None if key in PROGRAMS else capture(step, state, *plan.window(step, 0)[0], turning=True)
+            from stoker.engines.takeover import measured_pace
+            from stoker.engines.xla.program import Program
+            from stoker.engines.xla.scan import Data, arguments_like
+
             data = Data.of(plan.source)
-            captured = None if key in PROGRAMS else captured_step(step, state, plan, data)
+            like = () if captured is None else (captured, arguments_like(step, state, plan, data, captured.scalars))
         except Exception as error:
             self._made = Made(idle, known, refusal_of(error))
             return
 
         def work() -> None:
             try:
-                program = PROGRAMS.get_or_make(key, lambda: Program.of(*(captured or ())))
+                program = PROGRAMS.get_or_make(key, lambda: Program.of(*like))
                 pace = measured_pace(program, step, state, plan, data)
                 self._made = Made(idle, known, None, pace, program=program)
             except Exception as error:

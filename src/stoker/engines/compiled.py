@@ -17,9 +17,9 @@ from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
 from stoker.engines.plan import CHANGES, CHANGING, Plan, form, unsupported
-from stoker.engines.reuse import sameness
+from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
-from stoker.engines.takeover import PROGRAMS, Attempt, captured_step, first_updates, real_update, run_epoch
+from stoker.engines.takeover import Attempt, captured_step, first_updates, real_update, run_epoch
 from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import Data
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from stoker.engines.plan import Plan, shape_of_work
 from stoker.engines.rates import known_code, rated
 from stoker.engines.step import Step
 
-__all__ = ["Kept", "sameness"]
+__all__ = ["PROGRAMS", "Kept", "sameness"]
 
 Made = TypeVar("Made")
 KEPT = 32  # programs of a process; the one that was used least recently goes first
@@ -39,6 +39,10 @@ class Kept(OrderedDict[Hashable, Made]):
                 self.popitem(last=False)
         self.move_to_end(key)
         return self[key]
+
+
+PROGRAMS: Kept[Any] = Kept()
+"""Those of this process (:class:`stoker.engines.xla.program.Program`)."""
 
 
 def sameness(step: Step, plan: Plan, state: State) -> Hashable | None:

@@ -12,16 +12,12 @@ import torch
 from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
 from stoker.engines.plan import COMPARED, Plan, current_state
-from stoker.engines.reuse import Kept
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.crossing import to_torch
 from stoker.engines.xla.program import Arguments, Program
 from stoker.engines.xla.scan import Data, Scan, arguments_like
 
-__all__ = ["PROGRAMS", "Attempt", "captured_step", "first_updates", "measured_pace", "real_update", "run_epoch"]
-
-PROGRAMS: Kept[Program] = Kept()
-"""Those of this process, by :func:`stoker.engines.reuse.sameness`."""
+__all__ = ["Attempt", "captured_step", "first_updates", "measured_pace", "real_update", "run_epoch"]
 
 SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
 FIRST_SEGMENT = 32  # updates, before it is known how long one takes

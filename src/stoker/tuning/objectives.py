@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 
 from stoker.data.dataset import DataSet
+from stoker.engines.auto import AutoEngine
 from stoker.engines.registry import choose_engine
 from stoker.engines.step import Engine
 from stoker.errors import ConfigError, InputTypeError, StokerError
@@ -223,6 +224,7 @@ class BuildObjective:
         train: What :meth:`stoker.Trainer.fit` takes.
         valid: Likewise.
         fit: Further arguments of it.
+        trials: How many there are to be.
     """
 
     reports = False
@@ -236,7 +238,9 @@ class BuildObjective:
         train: Any,
         valid: Any,
         fit: Mapping[str, Any],
+        trials: int = 1,
     ) -> None:
+        self.trials = trials
         self.build, self.space, self.metric = build, space, metric
         self.train, self.valid, self.fit = train, valid, dict(fit)
 
@@ -245,6 +249,8 @@ class BuildObjective:
         trainer = self.build(dict(values))
         if not isinstance(trainer, Trainer):
             raise InputTypeError("build", "must return a stoker.Trainer", type(trainer).__name__)
+        if isinstance(trainer.engine, AutoEngine):  # as in a study of settings
+            trainer.engine = choose_engine("auto", deterministic=True, trainings=self.trials)
         reporter = _Reporter(trial, f"valid_{self.metric}", stop)
         settings = self.fit | {name: values[name] for name in ("epochs", "batch_size", "patience") if name in values}
         settings |= {"monitor": f"valid_{self.metric}", "restore_best": False, "progress": "none"}

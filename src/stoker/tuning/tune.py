@@ -203,7 +203,7 @@ def tune(
         points = make_sampler(sampler, question.seed, question.space)
         study, plan = open_study(opened, plan, points, make_pruner(pruner or "median"), more=more)
         total = min(plan.trials, getattr(points, "size", plan.trials))
-        if isinstance(question.objective, FitObjective):
+        if not isinstance(question.objective, OwnObjective):
             question.objective.trials = total
         if total < plan.trials:
             tell(f"the grid has {total} points: there will be as many trials, not {plan.trials}")

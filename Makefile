@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset clean
+.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -75,6 +75,10 @@ bench-flights: $(VENV)/.installed
 
 bench-preset: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/preset.py
+
+# Whole studies beside the objective written by hand; some ten minutes.
+bench-study: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.study
 
 clean:
 	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist src/*.egg-info

@@ -419,7 +419,7 @@ def _study_folder(out: str | Path | None, name: str) -> Path:
     except OSError as error:
         rule = f"must be a directory that can be made ({error.strerror})"
         raise ConfigError("--out", rule, repr(str(path)), "Choose another --out.") from None
-    if content and not content & {"study.json", "study.db", "study.db.locks"}:
+    if content and not content & {"study.json", "study.db", "study.db-wal", "study.db.locks"}:
         fix = "Choose another --out: Stoker overwrites nothing."
         raise RunExistsError("--out", "must be a study's directory, or not exist yet", str(path), fix)
     return path

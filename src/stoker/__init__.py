@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stoker.models.layers import Dense, ResidualBlock
     from stoker.models.numeric import PeriodicEmbedding, PiecewiseLinearEmbedding
     from stoker.models.wide_deep import WideAndDeep
+    from stoker.report.html.page import report
     from stoker.sklearn.classifier import StokerClassifier
     from stoker.sklearn.regressor import StokerRegressor
     from stoker.training.callbacks import Callback
@@ -76,6 +77,7 @@ __all__ = [
     "inspect",
     "load",
     "load_data",
+    "report",
     "tune",
 ]
 
@@ -117,6 +119,7 @@ _PLACES = {
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",
     "load_data": "stoker.data.sources",
+    "report": "stoker.report",  # the room can be called
 }
 
 
@@ -124,7 +127,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'stoker' has no attribute {name!r}")
     module = importlib.import_module(_PLACES[name])
-    value = getattr(module, "load" if name == "load_data" else name)
+    value = module if name == "report" else getattr(module, "load" if name == "load_data" else name)
     globals()[name] = value
     return value
 

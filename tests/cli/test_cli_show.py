@@ -164,6 +164,7 @@ def test_summary_of_a_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         f"Pictures  {place}/figures/curves.png",
         f"          {place}/figures/other.png",
         f"Next      stoker evaluate '{place}'",
+        f"          stoker report '{place}'",
         f"          stoker predict '{place}' 'my data.csv' -o predictions.csv",
     ]
 

@@ -1,4 +1,4 @@
-"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict`` and ``inspect``."""
+"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict``, ``report``, ``inspect`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 import stoker
 from stoker._version import __version__
-from stoker.cli import INTERRUPTED, failures, options
+from stoker.cli import INTERRUPTED, checkup, failures, options, reporting
 from stoker.cli.options import listed
 from stoker.cli.tuning import HELP, tune
 
@@ -230,6 +230,9 @@ def predict(
         files.write(frame, output)
 
 
+app.command(cls=Command, help=reporting.HELP)(reporting.report)
+
+
 @app.command(cls=Command)
 def inspect(
     source: options.Source,
@@ -297,6 +300,9 @@ def inspect(
     _refuse({**training, "config": config, "assignments": assignments})
     given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
     show.inspection(stoker.inspect(source, **given))
+
+
+app.command(cls=Command, help=checkup.HELP)(checkup.doctor)
 
 
 def _refuse(training: dict[str, Any]) -> None:

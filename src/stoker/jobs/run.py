@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stoker.data.dataset import DataSet, ImageSet, Table, Task
@@ -33,7 +35,7 @@ from stoker.training.trainer import Trainer
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Predictions", "Run", "load"]
+__all__ = ["OwnSplit", "Predictions", "Run", "load"]
 
 Notify = Callable[[str], None]
 Tensors = dict[str, Tensor]
@@ -102,6 +104,19 @@ class Predictions:
                 data[f"top{rank + 1}"] = [self.classes[index] for index in indices[:, rank].tolist()]
                 data[f"top{rank + 1}_proba"] = best[:, rank].numpy()
         return pl.DataFrame(data)
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """A split of a run, made again.
+
+    Attributes:
+        data: Its rows or images.
+        rows: Which rows or images of its source they are, from 0: int64 ``[n]``.
+    """
+
+    data: DataSet
+    rows: NDArray[np.int64]
 
 
 class Run:
@@ -246,29 +261,68 @@ class Run:
         """
         tell = notify or _silent
         dataset = self._given(source, tell) if source is not None else self._own_split()
+        return self._trainer().evaluate(self._measurable(dataset, tell))
+
+    def splits(self) -> dict[str, OwnSplit]:
+        """The rows or images of each split, read again from the sources that they were made from.
+
+        Raises:
+            SourceNotFoundError: A source is not there any more.
+            DataError: A source cannot be used, or is not what it was.
+        """
+        train = self._unchanged("train")
+        given = {name: self._unchanged(name) for name in ("valid", "test") if name in self.record.sources}
+        seed = split_seed(self.config)
+        if isinstance(train, Table):
+            assert self.artifact.schema is not None  # tables have one
+            parts = split_table(train, self.artifact.schema, self.config.data, seed, **given, notify=_silent)
+            return {name: OwnSplit(Table(frame, train.provenance), parts.rows[name]) for name, frame in parts.items()}
+        images = split_images(train, self.config.data, seed, **given, notify=_silent)
+        return {name: OwnSplit(part, images.rows[name]) for name, part in images.items()}
+
+    def outputs(self, dataset: DataSet) -> tuple[Tensors, Tensor, Tensor]:
+        """What the model says about rows or images that have their targets.
+
+        Args:
+            dataset: Such as one of :meth:`splits`; rows without a target are left out.
+
+        Returns:
+            Inputs as the trained part takes them; outputs, ``[n, 1]`` in the target's unit or logits ``[n, classes]``;
+            targets, ``[n, 1]`` or class indices ``[n]``.
+
+        Raises:
+            DataError: There are no targets.
+            EncodingError: A value or a class does not fit; names column, row and value.
+        """
+        inputs, targets = self._measurable(dataset, _silent)
+        return inputs, self.outputs_of(inputs), targets
+
+    def outputs_of(self, inputs: Tensors) -> Tensor:
+        """What the model says about inputs that are as the trained part takes them."""
+        outputs: Tensor = self._trainer().predict(inputs)
+        return outputs
+
+    def _measurable(self, dataset: DataSet, tell: Notify) -> tuple[Tensors, Tensor]:
+        """Inputs as the trained part takes them, and targets."""
         recipe = self.artifact.recipe
-        if isinstance(dataset, Table):
-            schema = self.artifact.schema
-            assert schema is not None  # tables have one
-            assert schema.target is not None  # and it has a target
-            target, origin = schema.target, dataset.provenance.origin
-            if target.name not in dataset.frame.columns:
-                fix = "Use stoker predict for rows without it."
-                raise DataError(origin, f"must have the target {target.name!r}", "none", fix)
-            frame, dropped = drop_missing_target(dataset.frame, target.name)
-            if dropped:
-                tell(f"{counted(dropped, 'row')} without {target.name!r} left out")
-            if frame.is_empty():
-                raise DataError(origin, f"must have rows with a {target.name!r}", "none", "Check the source.")
-            try:
-                targets = encode_target(frame[target.name], target)
-                inputs = self._inputs(Table(frame, dataset.provenance))
-            except EncodingError as error:
-                raise in_source(error, origin, dropped) from None
-        else:
-            targets = _image_targets(dataset, recipe.classes)
-            inputs = self._inputs(dataset)
-        return self._trainer().evaluate((inputs, targets))
+        if isinstance(dataset, ImageSet):
+            return self._inputs(dataset), _image_targets(dataset, recipe.classes)
+        schema = self.artifact.schema
+        assert schema is not None  # tables have one
+        assert schema.target is not None  # and it has a target
+        target, origin = schema.target, dataset.provenance.origin
+        if target.name not in dataset.frame.columns:
+            fix = "Use stoker predict for rows without it."
+            raise DataError(origin, f"must have the target {target.name!r}", "none", fix)
+        frame, dropped = drop_missing_target(dataset.frame, target.name)
+        if dropped:
+            tell(f"{counted(dropped, 'row')} without {target.name!r} left out")
+        if frame.is_empty():
+            raise DataError(origin, f"must have rows with a {target.name!r}", "none", "Check the source.")
+        try:
+            return self._inputs(Table(frame, dataset.provenance)), encode_target(frame[target.name], target)
+        except EncodingError as error:
+            raise in_source(error, origin, dropped) from None
 
     def _trainer(self) -> Trainer:
         training = self.config.training
@@ -318,23 +372,13 @@ class Run:
         """The test split, or the validation split, made again from the source."""
         if "test" in self.record.sources:
             return self._unchanged("test")
-        train = self._unchanged("train")
-        given = {"valid": self._unchanged("valid")} if "valid" in self.record.sources else {}
-        seed = split_seed(self.config)
-        dataset: DataSet | None
-        if isinstance(train, Table):
-            assert self.artifact.schema is not None  # tables have one
-            parts = split_table(train, self.artifact.schema, self.config.data, seed, **given, notify=_silent)
-            frame = parts.test if parts.test is not None else parts.valid
-            dataset = None if frame is None else Table(frame, train.provenance)
-        else:
-            images = split_images(train, self.config.data, seed, **given, notify=_silent)
-            dataset = images.test or images.valid
-        if dataset is None:
+        splits = self.splits()
+        held_out = splits.get("test", splits.get("valid"))
+        if held_out is None:
             raise DataError(
                 "evaluate", "the run must have held back rows", "none", "Say a source: stoker evaluate RUN SOURCE."
             )
-        return dataset
+        return held_out.data
 
     def _unchanged(self, split: str) -> DataSet:
         """The source that a split came from, if it is what it was."""

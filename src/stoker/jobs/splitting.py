@@ -32,12 +32,14 @@ class Parts(Generic[Rows]):
     Attributes:
         train, valid, test: The rows themselves.
         duplicates: Rows of one split that stand in another as well: what, and how many.
+        rows: By split, which rows of its source it holds, from 0, in its order.
     """
 
     train: Rows
     valid: Rows | None
     test: Rows | None
     duplicates: dict[str, int]
+    rows: dict[str, np.ndarray[Any, Any]]
 
     def items(self) -> list[tuple[str, Rows]]:
         """The splits that there are, by name."""
@@ -92,17 +94,21 @@ def split_table(
         times=_column(table.frame, rows, config.time, "data.time"),
     )
     frames: dict[str, pl.DataFrame] = {}
+    places: dict[str, np.ndarray[Any, Any]] = {}
     for name, indices in _indices(split):
         part = given.get(name)
         if part is not None:
-            frames[name] = _take_rows(part, _rows_with_target(part, schema, f"the {name} source", notify), columns)
+            places[name] = _rows_with_target(part, schema, f"the {name} source", notify)
+            frames[name] = _take_rows(part, places[name], columns)
         elif len(indices):
-            frames[name] = _take_rows(table.frame, rows[indices], columns)
+            places[name] = rows[indices]
+            frames[name] = _take_rows(table.frame, places[name], columns)
     if config.train_on_valid and "valid" in frames:
         frames["train"] = _joined(frames["train"], frames.pop("valid"))
+        places["train"] = np.concatenate([places["train"], places.pop("valid")])
     same = all(part.schema == frames["train"].schema for part in frames.values())
     report = duplicates_across(pl.concat(frames.values()), _consecutive(frames), columns) if same else None
-    return Parts(frames["train"], frames.get("valid"), frames.get("test"), _counts(report, notify))
+    return Parts(frames["train"], frames.get("valid"), frames.get("test"), _counts(report, notify), places)
 
 
 def split_images(
@@ -135,14 +141,16 @@ def split_images(
     )
     parts = {name: _take(images, indices) if len(indices) else None for name, indices in _indices(split)}
     parts |= {name: part for name, part in given.items() if part is not None}
+    places = dict(_indices(split)) | {name: np.arange(len(part)) for name, part in given.items() if part is not None}
     train, held_back = parts["train"], parts["valid"]
     assert train is not None  # split_rows leaves at least one
     if config.train_on_valid and held_back is not None:
         train = parts["train"] = _joined_images(train, held_back)
         parts["valid"] = None
+        places["train"] = np.concatenate([places["train"], places["valid"]])
     everything = torch.cat([part.images for part in parts.values() if part is not None])
     report = image_duplicates(everything, _consecutive(parts))
-    return Parts(train, parts["valid"], parts["test"], _counts(report, notify))
+    return Parts(train, parts["valid"], parts["test"], _counts(report, notify), places)
 
 
 def _frame(source: DataSet | None, name: str) -> pl.DataFrame | None:

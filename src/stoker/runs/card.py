@@ -1,4 +1,9 @@
-"""The model card: what a run's README.md says, by the Hugging Face Hub's conventions."""
+"""The model card: what a run's README.md says, by the Hugging Face Hub's conventions.
+
+Source: hub-docs, ``modelcard.md`` (the head's fields, and which of a ``model-index`` are required) and the model card
+template. ``license`` and ``datasets`` are left to whoever publishes the model: the first is theirs to choose, and the
+second takes names of data sets on the Hub.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["model_card"]
+__all__ = ["ENDINGS", "model_card"]
 
 TASK_TAGS = {
     ("table", "regression"): "tabular-regression",
     ("table", "binary"): "tabular-classification",
     ("table", "multiclass"): "tabular-classification",
 }
+# What a metric is called at hf.co/metrics, where that is another name.
+HUB_METRICS = {"auroc": "roc_auc", "r2": "r_squared"}
+_YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
 ENDINGS = {
     "finished": "ran to its last epoch",
     "patience": "stopped early, when epochs no longer improved",
@@ -42,9 +50,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         kept = f"The weights are those of epoch {training['best_epoch']}, the best by `{training['monitor']}`."
     lines = [
         "---",
-        "library_name: stoker",
-        f"pipeline_tag: {tag}",
-        f"tags: [stoker, pytorch, {tag}]",
+        *_head(record, metrics, tag),
         "---",
         "",
         f"# {_line(record['name'])}",
@@ -80,6 +86,10 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']} ({training['engine']})",
         f"- versions: {', '.join(f'{name} {number}' for name, number in record['versions'].items())}",
         "",
+        "## What to mind",
+        "",
+        *_limits(recipe, metrics),
+        "",
         "## How to use it",
         "",
         "```python",
@@ -91,6 +101,81 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "",
     ]
     return "\n".join(lines)
+
+
+def _head(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]], tag: str) -> list[str]:
+    """The YAML between the rules, a line each."""
+    name = _yaml(_line(record["name"]) or "model")
+    measured = {
+        split: {metric: value for metric, value in metrics[split].items() if metric != "loss" and math.isfinite(value)}
+        for split in ("test", "valid")
+        if split in metrics
+    }
+    known = list(dict.fromkeys(metric for values in measured.values() for metric in values))
+    lines = [
+        "library_name: stoker",
+        f"pipeline_tag: {tag}",
+        "tags:",
+        *(f"- {one}" for one in ("stoker", "pytorch", tag)),
+        *(["metrics:", *(f"- {_yaml(HUB_METRICS.get(metric, metric))}" for metric in known)] if known else []),
+        "model-index:",
+        f"- name: {name}",
+        f"  results:{'' if known else ' []'}",
+    ]
+    for split, values in measured.items():
+        if not values:
+            continue
+        lines += [
+            "  - task:",
+            f"      type: {tag}",
+            f"      name: {tag.replace('-', ' ').capitalize()}",
+            "    dataset:",
+            f"      type: {name}",
+            f"      name: {name}",
+            f"      split: {split}",
+            "    metrics:",
+        ]
+        for metric, value in values.items():
+            lines += [
+                f"    - type: {_yaml(HUB_METRICS.get(metric, metric))}",
+                f"      value: {_yaml_number(value)}",
+                f"      name: {_yaml(f'{metric} ({split})')}",
+                "      verified: false",
+            ]
+    return lines
+
+
+def _limits(recipe: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What the numbers above do not say."""
+    held_out = next((split for split in ("test", "valid") if split in metrics), None)
+    rows = "rows" if recipe["kind"] == "table" else "images"
+    lines = [
+        f"- The numbers hold for {rows} like those of the {held_out} split; measure it anew on others "
+        "(`stoker evaluate`)."
+        if held_out is not None
+        else f"- No {rows} were held back: how good it is on others, nobody has measured.",
+        "- Nobody has looked into how errors are spread over groups of people or things. `stoker report` shows the "
+        f"most wrong {rows} and what the network relies on.",
+    ]
+    if recipe["task"] != "regression":
+        lines.append(f"- It knows its {len(recipe['classes'])} classes alone, and puts everything into one of them.")
+    if recipe["kind"] == "table":
+        lines.append("- Categories that did not occur in training are all taken for the same, *unknown*.")
+    return lines
+
+
+def _yaml_number(value: float) -> str:
+    """A number that YAML 1.1 takes for one as well: it wants a point before an exponent."""
+    mantissa, e, exponent = repr(float(value)).partition("e")
+    return f"{mantissa}{'.0' if e and '.' not in mantissa else ''}{e}{exponent}"
+
+
+def _yaml(text: str) -> str:
+    """Text of any origin as one of YAML's double-quoted scalars, or as it is where that is the same."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in _YAML_WORDS:
+        return text
+    signs = ((character, ord(character)) for character in text.replace("\\", "\\\\").replace('"', '\\"'))
+    return '"' + "".join(sign if sign.isprintable() else f"\\U{code:08x}" for sign, code in signs) + '"'
 
 
 def _own_model(settings: Mapping[str, Any]) -> str:

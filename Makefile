@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study clean
+.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -79,6 +79,10 @@ bench-preset: $(VENV)/.installed
 # Whole studies beside the objective written by hand; some ten minutes.
 bench-study: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.study
+
+# stoker serve beside a plain FastAPI handler of the same model, on the loopback: about a minute.
+bench-serving: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.serving $(SERVING_ARGS)
 
 clean:
 	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist src/*.egg-info

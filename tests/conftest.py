@@ -16,6 +16,9 @@ os.environ.setdefault("STOKER_CACHE", str(Path(__file__).parents[1] / ".pytest_c
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from served_process import Server
+
+    import stoker
     from stoker.data.dataset import ImageSet, Table
 
 
@@ -76,3 +79,60 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgres"))
     return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.fixture(scope="session")
+def served_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs that the server's tests share lie, and what they were made from."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def grade_run(served_home: Path) -> stoker.Run:
+    """Of a table with three classes."""
+    from served_runs import fit_small
+
+    return fit_small(served_home, "grade")
+
+
+@pytest.fixture(scope="session")
+def price_run(served_home: Path) -> stoker.Run:
+    """A regression on a table."""
+    from served_runs import fit_small
+
+    return fit_small(served_home, "price")
+
+
+@pytest.fixture(scope="session")
+def image_run(served_home: Path) -> stoker.Run:
+    """Cats and dogs, of 8 × 8 pixels."""
+    from served_runs import fit_small
+
+    return fit_small(served_home, "animals")
+
+
+@pytest.fixture(scope="session")
+def grades(grade_run: stoker.Run) -> Iterator[Server]:
+    """``grade_run``, served in a process of its own."""
+    from served_process import serving
+
+    with serving(grade_run.path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prices(price_run: stoker.Run) -> Iterator[Server]:
+    """``price_run``, likewise."""
+    from served_process import serving
+
+    with serving(price_run.path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def animals(image_run: stoker.Run) -> Iterator[Server]:
+    """``image_run``, likewise."""
+    from served_process import serving
+
+    with serving(image_run.path) as server:
+        yield server

@@ -14,6 +14,7 @@ from small import learning, quick_fit, write_images
 import stoker
 from stoker.data.dataset import Table
 from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
+from stoker.jobs.blocks import Blocks, predict_in_blocks
 from stoker.jobs.config import build_config
 from stoker.jobs.prepare import prepare, trained_part
 
@@ -56,7 +57,7 @@ def test_its_outputs_are_those_of_the_trainer_that_made_it(run: stoker.Run) -> N
     ready = prepare(table, config, notify=lambda _: None)
     trainer = stoker.Trainer(trained_part(ready.model, "table"), stoker.MeanCrossEntropy(), "adamw", lr=0.02)
     trainer.fit(*(ready.splits[name] for name in ("train", "valid")), epochs=8, restore_best=True, progress="none")
-    outputs = trainer.predict(ready.splits["test"][0])
+    outputs = predict_in_blocks(trainer, ready.splits["test"][0], run.block_rows)
     own = run._own_split()
     assert isinstance(own, Table)
     assert torch.equal(run.predict(own).outputs, outputs)
@@ -200,9 +201,21 @@ def test_one_row_and_no_row(run: stoker.Run) -> None:
         run.predict(GRADES[:0])
 
 
-def test_a_row_is_predicted_alike_whatever_stands_beside_it(run: stoker.Run) -> None:
-    alone = torch.cat([run.predict(GRADES[row : row + 1]).outputs for row in range(5)])
-    assert alone.numpy() == pytest.approx(run.predict(GRADES).outputs[:5].numpy(), abs=1e-6)
+@pytest.mark.parametrize("size", [1, 2, 7, 31, 32, 33, 64])
+def test_a_row_is_predicted_alike_whatever_stands_beside_it(size: int, run: stoker.Run) -> None:
+    """To the last bit, which networks given batches of several sizes do not do."""
+    parts = [run.predict(GRADES[start : start + size]).outputs for start in range(0, 150, size)]
+    assert torch.equal(torch.cat(parts), run.predict(GRADES).outputs)
+
+
+def test_blocks_are_of_one_size_filled_up_with_the_first_row() -> None:
+    x = torch.arange(10.0).reshape(5, 2)
+    blocks = Blocks({"numeric": x}, 3, torch.device("cpu"))
+    found = [inputs["numeric"] for inputs, targets in blocks.epoch(0) if targets is None]
+    assert [block.tolist() for block in found] == [x[:3].tolist(), [[6.0, 7.0], [8.0, 9.0], [6.0, 7.0]]]
+    assert (len(blocks), blocks.rows, blocks.batch_size, blocks.n) == (2, 6, 3, 5)
+    found[0].zero_()
+    assert x.sum() == 45, "a model that works in place changes its copy alone"
 
 
 def test_probabilities(run: stoker.Run) -> None:

@@ -1,4 +1,4 @@
-"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict``, ``report``, ``inspect`` and ``doctor``."""
+"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict``, ``serve``, ``report``, ``inspect``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 import stoker
 from stoker._version import __version__
 from stoker.cli import INTERRUPTED, checkup, failures, options, reporting
+from stoker.cli import serving as serving_command
 from stoker.cli.options import listed
 from stoker.cli.tuning import HELP, tune
 
@@ -231,6 +232,7 @@ def predict(
 
 
 app.command(cls=Command, help=reporting.HELP)(reporting.report)
+app.command(cls=Command, help=serving_command.HELP)(serving_command.serve)
 
 
 @app.command(cls=Command)

@@ -20,6 +20,7 @@ from stoker.data.schema import Schema
 from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
 from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
+from stoker.jobs.blocks import block_rows, predict_in_blocks
 from stoker.jobs.config import FitConfig, split_seed
 from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
 from stoker.jobs.splitting import counted, in_source, split_images, split_table
@@ -238,10 +239,36 @@ class Run:
             DataError: The source cannot be used.
         """
         dataset = self._load(source)
-        outputs = self._trainer().predict(self._inputs(dataset))
-        recipe = self.artifact.recipe
+        outputs = self.outputs(self._inputs(dataset))
         names = dataset.names if isinstance(dataset, ImageSet) else ()
-        return Predictions(recipe.task, recipe.classes, outputs, names)
+        return Predictions(self.task, self.classes, outputs, names)
+
+    def outputs(self, inputs: Tensors) -> Tensor:
+        """What the model gives for inputs that are read already; what :meth:`predict` and the server stand on.
+
+        A row's numbers do not depend on the rows beside it, to the last bit (:mod:`stoker.jobs.blocks`).
+
+        Args:
+            inputs: ``n`` rows, as :func:`stoker.jobs.prepare.encoded_inputs` gives them.
+
+        Returns:
+            ``[n, 1]`` in the target's unit, or logits ``[n, classes]``, on the CPU.
+
+        Raises:
+            InputTypeError: A model of your own gives something else than a tensor with a row for each.
+            OutOfMemoryError: A block does not fit.
+        """
+        outputs: Tensor = predict_in_blocks(self._predictor, inputs, self.block_rows)
+        return outputs
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows the model is given at a time to predict."""
+        return block_rows(self.artifact.recipe.kind, self._predictor.device)
+
+    @cached_property
+    def _predictor(self) -> Trainer:
+        return self._trainer()
 
     def evaluate(self, source: Any = None, *, notify: Notify | None = None) -> dict[str, float]:
         """Measure the model.
@@ -280,7 +307,7 @@ class Run:
         images = split_images(train, self.config.data, seed, **given, notify=_silent)
         return {name: OwnSplit(part, images.rows[name]) for name, part in images.items()}
 
-    def outputs(self, dataset: DataSet) -> tuple[Tensors, Tensor, Tensor]:
+    def labelled_outputs(self, dataset: DataSet) -> tuple[Tensors, Tensor, Tensor]:
         """What the model says about rows or images that have their targets.
 
         Args:
@@ -298,7 +325,7 @@ class Run:
         return inputs, self.outputs_of(inputs), targets
 
     def outputs_of(self, inputs: Tensors) -> Tensor:
-        """What the model says about inputs that are as the trained part takes them."""
+        """As :meth:`outputs`, but sooner: in batches as large as they may be, on which the last bits depend."""
         outputs: Tensor = self._trainer().predict(inputs)
         return outputs
 

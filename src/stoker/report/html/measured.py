@@ -132,7 +132,7 @@ def measure(
 
 
 def _split(run: Run, name: str, own: OwnSplit, samples: int, seed: int) -> Split:
-    inputs, outputs, targets = run.outputs(own.data)
+    inputs, outputs, targets = run.labelled_outputs(own.data)
     preds, true = outputs.double().numpy(), targets.numpy()
     names = [metric for metric in run.metrics[name] if metric != "loss"]
     drawn = bootstrap(names, preds, true, run.task, samples=samples, seed=seed)

@@ -1,0 +1,1 @@
+"""A run behind HTTP: predictions, the Open Inference Protocol, measures, and a small page."""

@@ -1,0 +1,232 @@
+"""Micro-batching: concurrent requests wait in one queue, and are computed together, in a thread beside the event loop.
+
+While a batch is computed the next one gathers, so that under load batches form by themselves; ``max_wait`` waits for
+more even if nothing is being computed. Requests of many rows are taken in parts, in turn with the others, so that they
+hold nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stoker.serving.problems import Problem
+
+__all__ = ["Batcher"]
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class _Job:
+    """The rows of one request, and how far they are."""
+
+    inputs: Tensors
+    rows: int
+    future: asyncio.Future[Tensor]
+    arrived: float
+    taken: int = 0
+    computed: int = 0
+    parts: list[Tensor] = field(default_factory=list)
+
+    def take(self, most: int) -> tuple[Tensors, int]:
+        start, self.taken = self.taken, min(self.rows, self.taken + most)
+        return {name: values[start : self.taken] for name, values in self.inputs.items()}, self.taken - start
+
+
+class Batcher:
+    """Computes requests in batches.
+
+    Args:
+        predict: Raw inputs to outputs, row by row the same whatever stands beside it.
+        max_batch: The most rows to compute at once.
+        max_wait: Seconds to wait for more rows before a batch that is not full.
+        max_queue: The most rows that may wait.
+        observe: Told of the rows of each batch.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Tensors], Tensor],
+        *,
+        max_batch: int,
+        max_wait: float = 0.0,
+        max_queue: int = 100_000,
+        observe: Callable[[int], object] = int,
+    ) -> None:
+        self._predict = predict
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._max_queue = max_queue
+        self._observe = observe
+        self._jobs: deque[_Job] = deque()
+        self._arrival = asyncio.Event()
+        self._thread = _Thread()
+        self._task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.open = False
+
+    def start(self) -> None:
+        """Begin, within a running event loop."""
+        self._thread.start()
+        self._task = asyncio.create_task(self._run())
+        self.open = True
+
+    async def stop(self) -> None:
+        """Take no more, and give up what still waits; the server has waited for that before."""
+        self.open = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for job in self._jobs:
+            if not job.future.done():
+                job.future.set_exception(_closed())
+        self._jobs.clear()
+        self._thread.stop()
+
+    async def __call__(self, inputs: Tensors) -> Tensor:
+        """Compute the outputs of a request's rows, at least one.
+
+        Raises:
+            Problem: Too many rows wait already, or the server stops.
+        """
+        rows = len(next(iter(inputs.values())))
+        if not self.open:
+            raise _closed()
+        if self.waiting + rows > self._max_queue:
+            text = f"server: must have less to do, got {self.waiting:,} rows that wait already. Try again in a second."
+            raise Problem(503, "overloaded", text, headers={"Retry-After": "1"})
+        loop = asyncio.get_running_loop()
+        job = _Job(inputs, rows, loop.create_future(), loop.time())
+        self._jobs.append(job)
+        self.waiting += rows
+        self._arrival.set()
+        try:
+            return await job.future
+        finally:
+            self.waiting -= rows
+
+    async def _run(self) -> None:
+        while True:
+            self._arrival.clear()
+            if not self._jobs:
+                await self._arrival.wait()
+            await self._gather()
+            taken = self._take()
+            if taken:
+                await self._compute(taken)
+
+    async def _gather(self) -> None:
+        """Wait until a batch is full, or its first row has waited long enough."""
+        loop = asyncio.get_running_loop()
+        while self._max_wait and self._jobs:
+            left = self._jobs[0].arrived + self._max_wait - loop.time()
+            if left <= 0 or sum(job.rows - job.taken for job in self._jobs) >= self._max_batch:
+                return
+            self._arrival.clear()
+            try:
+                await asyncio.wait_for(self._arrival.wait(), left)
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[tuple[_Job, Tensors]]:
+        """The rows of the next batch; what is left of a request goes to the end of the queue."""
+        taken: list[tuple[_Job, Tensors]] = []
+        room = self._max_batch
+        again: list[_Job] = []
+        while self._jobs and room:
+            job = self._jobs.popleft()
+            if job.future.done():  # nobody waits for it any more
+                continue
+            inputs, rows = job.take(room)
+            room -= rows
+            taken.append((job, inputs))
+            if job.taken < job.rows:
+                again.append(job)
+        self._jobs.extend(again)
+        return taken
+
+    async def _compute(self, taken: list[tuple[_Job, Tensors]]) -> None:
+        inputs = [part for _, part in taken]
+        sizes = [len(next(iter(part.values()))) for part in inputs]
+        self._observe(sum(sizes))
+
+        def compute() -> list[Tensor]:
+            return list(torch.split(self._predict(_together(inputs)), sizes))
+
+        try:
+            parts = await self._thread.call(compute)
+        except Exception as error:
+            if len(taken) > 1:  # the others shall not suffer for one
+                for one in taken:
+                    await self._compute([one])
+            elif not taken[0][0].future.done():
+                taken[0][0].future.set_exception(error)
+            return
+        for (job, _), part in zip(taken, parts, strict=True):
+            job.parts.append(part)
+            job.computed += len(part)
+            if job.computed == job.rows and not job.future.done():
+                job.future.set_result(job.parts[0] if len(job.parts) == 1 else torch.cat(job.parts))
+
+
+class _Thread:
+    """One thread that computes what it is given, in order; it does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="predict", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._work.put(None)
+
+    async def call(self, function: Callable[[], list[Tensor]]) -> list[Tensor]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def work() -> None:
+            result, failure = None, None
+            try:
+                result = function()
+            except Exception as error:
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: the server did not wait for this
+                loop.call_soon_threadsafe(_settle, future, result, failure)
+
+        self._work.put(work)
+        found: list[Tensor] = await future
+        return found
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
+def _together(inputs: list[Tensors]) -> Tensors:
+    first = inputs[0]
+    return first if len(inputs) == 1 else {name: torch.cat([part[name] for part in inputs]) for name in first}
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _closed() -> Problem:
+    return Problem(503, "stopping", "server: must be running, got a request while it stops. Try again in a moment.")

@@ -1,0 +1,162 @@
+"""Micro-batching: whose rows are whose, how batches form, and what becomes of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from stoker.serving.batching import Batcher
+from stoker.serving.problems import Problem
+
+Tensors = dict[str, Tensor]
+
+
+def doubled(inputs: Tensors) -> Tensor:
+    return 2 * inputs["numeric"]
+
+
+def rows(*values: float) -> Tensors:
+    return {"numeric": torch.tensor(values).reshape(-1, 1)}
+
+
+async def with_batcher(
+    predict: Callable[[Tensors], Tensor],
+    requests: list[Tensors],
+    *,
+    max_batch: int = 8,
+    max_wait: float = 0.0,
+    max_queue: int = 10_000,
+) -> tuple[list[Tensor | BaseException], list[int]]:
+    sizes: list[int] = []
+    batcher = Batcher(predict, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, observe=sizes.append)
+    batcher.start()
+    found = await asyncio.gather(*(batcher(inputs) for inputs in requests), return_exceptions=True)
+    assert batcher.waiting == 0
+    await batcher.stop()
+    return list(found), sizes
+
+
+def values(found: list[Tensor | BaseException]) -> list[list[float]]:
+    return [part.flatten().tolist() if isinstance(part, Tensor) else [] for part in found]
+
+
+def test_every_request_gets_its_own_rows() -> None:
+    requests = [rows(*(100 * number + place for place in range(1 + number % 5))) for number in range(200)]
+    found, sizes = asyncio.run(with_batcher(doubled, requests))
+    assert values(found) == [(2 * inputs["numeric"]).flatten().tolist() for inputs in requests]
+    assert sum(sizes) == sum(len(inputs["numeric"]) for inputs in requests)
+    assert max(sizes) == 8
+    assert len(sizes) == -(-sum(sizes) // 8), "no batch but the last is less than full where all came at once"
+
+
+def test_many_rows_are_taken_in_parts_in_turn_with_others() -> None:
+    order: list[list[float]] = []
+
+    def noting(inputs: Tensors) -> Tensor:
+        order.append(inputs["numeric"].flatten().tolist())
+        return doubled(inputs)
+
+    large, small = rows(*range(20)), rows(-1)
+    found, sizes = asyncio.run(with_batcher(noting, [large, small]))
+    assert values(found) == [[2.0 * n for n in range(20)], [-2.0]]
+    assert sizes == [8, 8, 5]
+    assert -1 in order[1], "the small one did not wait for the end of the large one"
+
+
+def test_batches_form_while_one_is_computed() -> None:
+    gate = threading.Event()
+
+    def slow(inputs: Tensors) -> Tensor:
+        gate.wait(5)
+        return doubled(inputs)
+
+    async def scene() -> list[int]:
+        sizes: list[int] = []
+        batcher = Batcher(slow, max_batch=64, observe=sizes.append)
+        batcher.start()
+        first = asyncio.create_task(batcher(rows(0)))
+        await asyncio.sleep(0.05)
+        later = [asyncio.create_task(batcher(rows(n))) for n in range(1, 11)]
+        await asyncio.sleep(0.05)
+        gate.set()
+        found = await asyncio.gather(first, *later)
+        assert [float(part) for part in found] == [2.0 * n for n in range(11)]
+        await batcher.stop()
+        return sizes
+
+    assert asyncio.run(scene()) == [1, 10]
+
+
+def test_waiting_for_more() -> None:
+    async def scene() -> tuple[list[int], float]:
+        sizes: list[int] = []
+        batcher = Batcher(doubled, max_batch=3, max_wait=0.2, observe=sizes.append)
+        batcher.start()
+        began = time.perf_counter()
+        one = asyncio.create_task(batcher(rows(1)))
+        await asyncio.sleep(0.05)
+        two = asyncio.create_task(batcher(rows(2)))
+        await asyncio.gather(one, two)
+        waited = time.perf_counter() - began
+        await asyncio.gather(*(batcher(rows(n)) for n in range(3)))  # full: nothing to wait for
+        await batcher.stop()
+        return sizes, waited
+
+    sizes, waited = asyncio.run(scene())
+    assert sizes == [2, 3]
+    assert waited >= 0.2
+
+
+def test_one_that_fails_harms_no_other() -> None:
+    def picky(inputs: Tensors) -> Tensor:
+        if (inputs["numeric"] == 13).any():
+            raise ValueError("13")
+        return doubled(inputs)
+
+    found, _ = asyncio.run(with_batcher(picky, [rows(1), rows(13), rows(2, 3)]))
+    assert values(found) == [[2.0], [], [4.0, 6.0]]
+    assert isinstance(found[1], ValueError)
+
+
+def test_outputs_of_another_number_are_a_failure_not_a_mix_up() -> None:
+    found, _ = asyncio.run(with_batcher(lambda inputs: doubled(inputs)[1:], [rows(1), rows(2)]))
+    assert all(isinstance(part, RuntimeError) for part in found)
+
+
+def test_too_many_rows_wait() -> None:
+    found, _ = asyncio.run(with_batcher(doubled, [rows(*range(6)), rows(*range(6))], max_queue=10))
+    assert values(found)[0] == [2.0 * n for n in range(6)]
+    problem = found[1]
+    assert isinstance(problem, Problem)
+    assert (problem.status, problem.code, problem.headers) == (503, "overloaded", {"Retry-After": "1"})
+    with pytest.raises(Problem, match=r"^server: must have less to do, got 6 rows that wait already\."):
+        raise problem
+
+
+def test_after_its_end_it_takes_nothing_and_nobody_waits_for_ever() -> None:
+    gate = threading.Event()
+
+    def slow(inputs: Tensors) -> Tensor:
+        gate.wait(5)
+        return doubled(inputs)
+
+    async def scene() -> list[BaseException | Tensor]:
+        batcher = Batcher(slow, max_batch=1)
+        batcher.start()
+        waiting = [asyncio.create_task(batcher(rows(n))) for n in range(3)]
+        await asyncio.sleep(0.05)
+        await batcher.stop()
+        found = await asyncio.gather(*waiting[1:], batcher(rows(9)), return_exceptions=True)
+        waiting[0].cancel()
+        gate.set()
+        return found
+
+    for problem in asyncio.run(scene()):
+        assert isinstance(problem, Problem)
+        assert (problem.status, problem.code) == (503, "stopping")

@@ -33,7 +33,7 @@ test-quick: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-latest: $(LATEST)/.installed
-	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL)
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "not slow or torch"
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

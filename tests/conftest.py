@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from stoker.data.dataset import ImageSet, Table
 
 
+ON_TORCH = ("contract", "engines", "training", "models", "distributed", "exporting", "book")
+"""The rooms whose slow tests, too, are run with each version of torch."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of these rooms."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        if room in ON_TORCH:
+            item.add_marker(pytest.mark.torch)
+
+
 def offline(url: str, path: Path) -> None:
     raise OSError(f"tests use no network: {url} to {path}")
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stoker.data.sources import load as load_data
     from stoker.engines.explain import Explanation
     from stoker.errors import StokerError
+    from stoker.exporting.importing import Imported, import_weights
+    from stoker.exporting.job import Exported, ExportedFile, export
     from stoker.jobs.explain import explain
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
@@ -46,10 +48,13 @@ __all__ = [
     "Dense",
     "Ensemble",
     "Explanation",
+    "Exported",
+    "ExportedFile",
     "Finding",
     "Float",
     "History",
     "ImageSet",
+    "Imported",
     "Inspection",
     "Int",
     "Layers",
@@ -73,7 +78,9 @@ __all__ = [
     "WideAndDeep",
     "__version__",
     "explain",
+    "export",
     "fit",
+    "import_weights",
     "inspect",
     "load",
     "load_data",
@@ -115,6 +122,11 @@ _PLACES = {
     "TuneResult": "stoker.tuning.tune",
     "tune": "stoker.tuning.tune",
     "explain": "stoker.jobs.explain",
+    "Exported": "stoker.exporting.job",
+    "ExportedFile": "stoker.exporting.job",
+    "Imported": "stoker.exporting.importing",
+    "export": "stoker.exporting.job",
+    "import_weights": "stoker.exporting.importing",
     "fit": "stoker.jobs.fit",
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",

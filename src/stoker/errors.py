@@ -21,6 +21,7 @@
     ├── RunNotFoundError        (FileNotFoundError)  no run directory there
     ├── RunExistsError          (FileExistsError)    an existing directory would be overwritten
     ├── DiskFullError           (OSError)            no room to write
+    ├── ExportError             (RuntimeError)       a model that a format cannot hold as it is
     └── MissingExtraError       (ImportError)        an optional dependency that is not installed
 
 Each text reads ``<where>: <rule>, got <value>. <what to do>``.
@@ -38,6 +39,7 @@ __all__ = [
     "DataError",
     "DiskFullError",
     "EncodingError",
+    "ExportError",
     "InputTypeError",
     "LoweringError",
     "MissingExtraError",
@@ -182,6 +184,16 @@ class RunExistsError(StokerError, FileExistsError):
 
 class DiskFullError(StokerError, OSError):
     """No room left to write; the text says where the work was kept instead, if anywhere."""
+
+
+class ExportError(StokerError, RuntimeError):
+    """A model that a format cannot hold, or an exported file whose answers are not the model's.
+
+    Attributes:
+        log: All that the exporter said; empty if that is nothing more.
+    """
+
+    log: str = ""
 
 
 class MissingExtraError(StokerError, ImportError):

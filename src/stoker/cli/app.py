@@ -1,4 +1,4 @@
-"""The commands: ``stoker fit``, ``tune``, ``evaluate``, ``predict``, ``serve``, ``report``, ``inspect``, ``doctor``."""
+"""The command line: one function a command, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typer.core import TyperCommand
 
 import stoker
 from stoker._version import __version__
-from stoker.cli import INTERRUPTED, checkup, failures, options, reporting
-from stoker.cli import serving as serving_command
+from stoker.cli import INTERRUPTED, checkup, exporting, failures, options, reporting, serving
 from stoker.cli.options import listed
 from stoker.cli.tuning import HELP, tune
 
@@ -231,8 +230,10 @@ def predict(
         files.write(frame, output)
 
 
+app.command(cls=Command, help=exporting.EXPORT_HELP)(exporting.export)
+app.command("import-weights", cls=Command, help=exporting.IMPORT_HELP)(exporting.import_weights)
+app.command(cls=Command, help=serving.HELP)(serving.serve)
 app.command(cls=Command, help=reporting.HELP)(reporting.report)
-app.command(cls=Command, help=serving_command.HELP)(serving_command.serve)
 
 
 @app.command(cls=Command)

@@ -31,6 +31,7 @@ __all__ = [
     "metrics_by_split",
     "metrics_json",
     "metrics_of",
+    "plain_grid",
     "printable",
 ]
 
@@ -115,7 +116,7 @@ def metrics_json(metrics: Mapping[str, float]) -> None:
 
 def metrics_by_split(metrics: Mapping[str, Mapping[str, float]]) -> Grid:
     """A row a metric, a column a split."""
-    grid = _grid("", *metrics, right=list(metrics))
+    grid = plain_grid("", *metrics, right=list(metrics))
     for name in dict.fromkeys(name for split in metrics.values() for name in split):
         values = [number(split[name]) if name in split else "" for split in metrics.values()]
         grid.add_row(Text(printable(name)), *values)
@@ -169,7 +170,7 @@ def _classes(data: ImageSet) -> Grid | Text:
         {} if data.test is None or data.test.labels is None else {"test": data.test.labels}
     )
     counts = [labels.bincount(minlength=len(data.classes)).tolist() for labels in splits.values()]
-    grid = _grid("class", *splits, right=list(splits))
+    grid = plain_grid("class", *splits, right=list(splits))
     for name, *row in zip(data.classes, *counts, strict=True):
         grid.add_row(Text(printable(name)), *(f"{count:,}" for count in row))
     return grid
@@ -181,13 +182,13 @@ def _columns(schema: Schema, width: int) -> Grid:
     names = ("column", "kind", "dtype", "missing", "distinct", "example", "reason")
     widths = [max(cell_len(text) for text in texts) for texts in zip(names, *rows, strict=True)]
     if sum(widths) + 2 * len(widths) <= width:
-        grid = _grid(*names, right=("missing", "distinct"))
+        grid = plain_grid(*names, right=("missing", "distinct"))
         for row, column in zip(rows, schema.columns, strict=True):
             grid.add_row(*(Text(text) for text in row), style=_row_style(column))
         return grid
     kind, dtype, missing, distinct = widths[1:5]
     heading = f"{'kind':<{kind}}  {'dtype':<{dtype}}  {'missing':>{missing}}  {'distinct':>{distinct}}"
-    grid = _grid("column", heading)
+    grid = plain_grid("column", heading)
     grid.columns[0].max_width = max(width - len(heading) - 4, 12)  # a longer name is folded instead of the figures
     for row, column in zip(rows, schema.columns, strict=True):
         figures = f"{row[1]:<{kind}}  {row[2]:<{dtype}}  {row[3]:>{missing}}  {row[4]:>{distinct}}\n"
@@ -213,7 +214,7 @@ def _target(target: Target) -> Grid:
     more = len(target.classes) - LISTED_CLASSES
     classes = ", ".join(target.classes[:LISTED_CLASSES]) + (f" and {more:,} more" if more > 0 else "")
     facts = {"Target": target.name, "Task": f"{target.task} ({target.reason}){missing}", "Classes": classes}
-    grid = _grid("", "")
+    grid = plain_grid("", "")
     grid.show_header = False
     for name, text in facts.items():
         if text:
@@ -221,7 +222,7 @@ def _target(target: Target) -> Grid:
     return grid
 
 
-def _grid(*names: str, right: Sequence[str] = ()) -> Grid:
+def plain_grid(*names: str, right: Sequence[str] = ()) -> Grid:
     """A table without lines, so that nothing of it breaks in a log or another program."""
     grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in names:

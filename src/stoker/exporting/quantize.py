@@ -1,0 +1,109 @@
+"""8-bit ONNX: weights and activations as int8, with what that costs in accuracy, measured before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stoker.data.dataset import Task
+from stoker.errors import ExportError
+from stoker.exporting.fresh import Answers, ask
+from stoker.exporting.quiet import listening
+from stoker.exporting.rows import Real
+from stoker.metrics.metric_set import MetricSet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MOST_LOST", "measured", "quantize_int8", "refuse_if_worse"]
+
+CALIBRATION_ROWS = 512
+MOST_LOST = 0.05
+QUANTIZED = ("MatMul", "Gemm", "Conv")
+
+
+def quantize_int8(path: Path, rows: dict[str, Tensor]) -> None:
+    """Put an int8 model in the place of a float one: static quantization, its ranges taken from training rows.
+
+    Ranges that are fixed, unlike dynamic ones, make a row's answer independent of the rows beside it. Weights have a
+    scale for each output channel. The encoder stays in float64, and so its numbers exact.
+
+    Args:
+        path: The ONNX file.
+        rows: Training rows, by input name.
+
+    Raises:
+        ExportError: There is nothing to quantize, or ONNX Runtime refuses.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    count = len(next(iter(rows.values())))
+    places = torch.arange(min(count, CALIBRATION_ROWS)) * count // max(1, min(count, CALIBRATION_ROWS))
+
+    class Rows(CalibrationDataReader):  # type: ignore[misc]  # which has no types
+        def __init__(self) -> None:
+            self.left: Iterator[dict[str, NDArray[Any]]] = iter(
+                [{name: values[places].numpy() for name, values in rows.items()}]
+            )
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            return next(self.left, None)
+
+    made = path.with_name(f"int8-{path.name}")
+    with listening() as heard:
+        try:
+            quantize_static(
+                str(path),
+                str(made),
+                Rows(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED),
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+            )
+            kinds = {node.op_type for node in onnx.load(str(made)).graph.node}
+        except OSError:
+            raise
+        except Exception as error:
+            refused = ExportError("--quantize int8", "ONNX Runtime must take the model", str(error).strip()[:240])
+            refused.log = heard.text
+            raise refused from error
+    if "QuantizeLinear" not in kinds:
+        rule = f"needs an operator to quantize ({', '.join(QUANTIZED)})"
+        raise ExportError("--quantize int8", rule, "none in this model", "Leave --quantize out.")
+    made.replace(path)
+
+
+def measured(path: Path, real: Real, task: Task, n_classes: int) -> tuple[dict[str, float], Answers]:
+    """The accuracy, or the root mean squared error, of an ONNX file on rows with targets; in a fresh process."""
+    assert real.targets is not None  # the caller has checked
+    answers = ask("onnx", path, real.inputs)
+    outputs = torch.from_numpy(answers.by_size[max(answers.by_size)][0])
+    name = "rmse" if task == "regression" else "accuracy"
+    metrics = MetricSet([name], task, n_classes)
+    if task == "regression":
+        metrics.update(outputs[:, None], real.targets)
+    else:
+        metrics.update(outputs.clamp(min=torch.finfo(torch.float32).tiny).log(), real.targets)
+    return metrics.compute(), answers
+
+
+def refuse_if_worse(before: dict[str, float], after: dict[str, float]) -> None:
+    """Refuse what lost too much: 0.05 of the accuracy, or 5 % of a root mean squared error.
+
+    Raises:
+        ExportError: It did.
+    """
+    (name, was), now = next(iter(before.items())), next(iter(after.values()))
+    worse = was - now if name == "accuracy" else (now - was) / max(abs(was), 1e-30)
+    if not worse <= MOST_LOST:
+        rule = f"must cost at most {MOST_LOST:g} of the {name}"
+        rule = rule if name == "accuracy" else f"must cost at most {MOST_LOST:.0%} of the {name}"
+        fix = "This model loses too much as int8; leave --quantize out."
+        raise ExportError("--quantize int8", rule, f"{name} {now:.5g} after {was:.5g}", fix)

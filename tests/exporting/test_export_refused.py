@@ -1,0 +1,242 @@
+"""What is refused leaves nothing behind, and says why in a line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from subjects import fit, fitted, table
+
+import stoker
+from stoker.errors import (
+    ConfigError,
+    DiskFullError,
+    ExportError,
+    MissingExtraError,
+    RunError,
+    RunExistsError,
+    RunNotFoundError,
+    SourceNotFoundError,
+    StokerError,
+    UnknownNameError,
+)
+from stoker.exporting import formats, job
+
+WRONG = r"got the prediction \S+ instead of \S+ for row \d+ \(size=.*\), alone"
+DIFFERS = rf"must answer what the model answers, within .*, {WRONG}"
+CHOOSES = r"networks\.py, line \d+: if x\[:, 0\]\.sum\(\) > 0\. Use --format torchscript-script"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "text"),
+    [
+        pytest.param("own, otherwise", "onnx", DIFFERS, marks=pytest.mark.slow),
+        pytest.param("own, otherwise", "torch-export", DIFFERS, marks=pytest.mark.slow),
+        ("own, otherwise", "torchscript-trace", DIFFERS),
+        (
+            "own, tied",
+            "torchscript-trace",
+            r"the same top class, got class 'middle' instead of 'low' for row 0 \(size=",
+        ),
+        ("own, branching", "torchscript-trace", rf"tracing would freeze a value, or a choice by values.*{CHOOSES}"),
+        ("own, scaled", "torchscript-trace", r"tracing would freeze a value.*float\(x\.abs\(\)\.max\(\)\)"),
+        ("own, numpy", "torchscript-trace", r"tracing would freeze a value.*x\.detach\(\)\.numpy\(\)"),
+        ("own, branching", "torch-export", rf"must not take values out of tensors.*{CHOOSES}"),
+        pytest.param(
+            "own, branching", "onnx", rf"must not take values out of tensors.*{CHOOSES}", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "own, half",
+            "onnx",
+            r"--format onnx: the file must load and answer in a fresh process, got .*NOT_IMPLEMENTED",
+            marks=pytest.mark.slow,
+        ),
+        ("own, numpy", "torch-export", r"the exporter must take the model, got RuntimeError: \.numpy\(\) is not"),
+        ("own, numpy", "torchscript-script", r"the exporter must take the model.*or use --format torch-export"),
+    ],
+)
+def test_a_model_that_the_format_would_change(name: str, form: str, text: str, tmp_path: Path) -> None:
+    out = tmp_path / "new" / f"model{formats.FORMATS[form].suffix}"
+    with pytest.raises(ExportError, match=text) as caught:
+        stoker.export(fitted(name), form, out=out, bench=False)
+    assert not out.exists()
+    if caught.value.log:
+        assert names(tmp_path) == [f"{out.name}.log"]
+        assert caught.value.log.strip() in (tmp_path / "new" / f"{out.name}.log").read_text()
+        assert "\n" not in str(caught.value)
+    else:
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_scripting_keeps_a_choice_by_values(tmp_path: Path) -> None:
+    told: list[str] = []
+    done = stoker.export(
+        fitted("own, branching"), "torchscript-script", out=tmp_path / "m.pt", bench=False, notify=told.append
+    )
+    assert done.files[0].difference == 0
+    assert told == [
+        "TorchScript still works, but PyTorch develops it no further: --format torch-export is its successor"
+    ]
+
+
+@pytest.mark.slow
+def test_deprecation_is_told_once_for_two_formats_and_in_our_words(tmp_path: Path) -> None:
+    told: list[str] = []
+    both = ("torchscript-trace", "torchscript-script")
+    done = stoker.export(fitted("own, a number"), both, out=tmp_path, bench=False, notify=told.append)
+    assert len(told) == 1
+    assert [file.path.name for file in done.files] == ["model.traced.pt", "model.scripted.pt"]
+
+
+@pytest.mark.slow
+def test_of_several_formats_the_others_are_made(tmp_path: Path) -> None:
+    done = stoker.export(fitted("own, branching"), ["torchscript-trace", "safetensors"], out=tmp_path, bench=False)
+    assert [file.format for file in done.files] == ["safetensors"]
+    assert isinstance(done.refused["torchscript-trace"], ExportError)
+    assert "model.traced.pt" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "text"),
+    [
+        ({"format": "onx"}, UnknownNameError, r"--format: .*'onx'\. Did you mean 'onnx'\? Known: onnx, torch-export"),
+        ({"format": ()}, ConfigError, "--format: must name a format, got none"),
+        ({"format": "torch-export", "quantize": "int8"}, ConfigError, "--quantize: is for onnx, got torch-export"),
+        ({"quantize": "int4"}, UnknownNameError, "--quantize: .*'int4'.*Known: int8"),
+        (
+            {"format": "safetensors", "optimize": True},
+            ConfigError,
+            "--optimize: is for onnx, torchscript-trace, torchs",
+        ),
+        ({"out": "model.txt"}, ConfigError, r"--out: must end in \.onnx for onnx, got model\.txt"),
+        ({"rows": "nowhere.csv"}, SourceNotFoundError, "nowhere.csv"),
+    ],
+)
+def test_settings_that_cannot_be(
+    settings: dict[str, Any], kind: type[StokerError], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=text):
+        stoker.export(fitted("mlp, a number"), **{"out": "model.onnx", "bench": False, **settings})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_kept_unless_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    out.write_text("mine")
+    with pytest.raises(RunExistsError, match=r"--out: must not exist yet, got .* or say --overwrite"):
+        stoker.export(fitted("mlp, a number"), "safetensors", out=out)
+    assert out.read_text() == "mine"
+    done = stoker.export(fitted("mlp, a number"), "safetensors", out=out, overwrite=True)
+    assert done.path.stat().st_size > 1000
+    (tmp_path / "model.safetensors.json").unlink()
+    (tmp_path / "model.safetensors.json").mkdir()
+    with pytest.raises(RunExistsError, match=r"must not exist yet, got .*json\. Choose another --out\."):
+        stoker.export(fitted("mlp, a number"), "safetensors", out=out, overwrite=True)
+
+
+def test_a_refused_export_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "model.traced.pt"
+    out.write_text("the old one")
+    with pytest.raises(ExportError):
+        stoker.export(fitted("own, otherwise"), "torchscript-trace", out=out, overwrite=True)
+    assert out.read_text() == "the old one"
+    assert names(tmp_path) == ["model.traced.pt"]
+
+
+def test_a_place_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--out: must be in a directory"):
+        stoker.export(fitted("mlp, a number"), "safetensors", out=tmp_path / "file" / "model.safetensors")
+    with pytest.raises(ConfigError, match="--out: must be a directory for several formats"):
+        stoker.export(fitted("mlp, a number"), ["safetensors", "state-dict"], out=tmp_path / "file")
+
+
+def test_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(job, "flush", full)
+    with pytest.raises(DiskFullError, match=r"model\.safetensors: no room left on the disk"):
+        stoker.export(fitted("mlp, a number"), "safetensors", out=tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_extra(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.util import find_spec as real
+
+    monkeypatch.setattr(formats.base, "find_spec", lambda name: None if name == package else real(name))
+    text = rf'needs the package {package}, which is not installed\. Run: pip install "stoker\[export\]"'
+    with pytest.raises(MissingExtraError, match=text):
+        stoker.export(fitted("mlp, a number"), "onnx", out=tmp_path / "model.onnx")
+
+
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(ExportError, match=r"--format aoti: needs a C\+\+ compiler, got none.*torch-export needs none"):
+        stoker.export(fitted("mlp, a number"), "aoti", out=tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(RunNotFoundError):
+        stoker.export(tmp_path / "nothing")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in fitted("mlp, a number").path.glob("*.*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"model\.safetensors: must be a safetensors file"):
+        stoker.export(folder)
+    assert not (folder / "exports").exists()
+
+
+@pytest.mark.slow
+def test_a_source_that_is_gone_or_another(tmp_path: Path) -> None:
+    source = tmp_path / "table.csv"
+    table("grade").write_csv(source)
+    run = fit(source, tmp_path / "run", target="y", hidden=(4,))
+    told: list[str] = []
+    table("grade", seed=3).write_csv(source)
+    stoker.export(run, "onnx", bench=False, notify=told.append)
+    source.unlink()
+    done = stoker.export(run, "onnx", bench=False, overwrite=True, notify=told.append)
+    assert [text.partition(" (")[0] for text in told] == [
+        "compared on rows made from the schema, as the run's source cannot be read"
+    ] * 2
+    assert json.loads(done.files[0].contract.read_text())["compared"]["real_rows"] is False
+    assert done.files[0].rows > 64
+    with pytest.raises(ExportError, match="--quantize int8: needs rows with their targets"):
+        stoker.export(run, "onnx", quantize="int8", bench=False)
+    rows = table("grade", seed=5)
+    done = stoker.export(run, "onnx", quantize="int8", rows=rows, bench=False)
+    assert set(done.files[0].metrics) == {"before", "after"}
+
+
+def test_rows_that_are_named_must_fit(tmp_path: Path) -> None:
+    with pytest.raises(StokerError, match="must have every column that the model was trained on"):
+        stoker.export(fitted("mlp, a number"), "onnx", rows=pl.DataFrame({"other": [1, 2]}), out=tmp_path / "m.onnx")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, stoker.cli.app; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"

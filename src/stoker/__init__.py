@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stoker.models.layers import Dense, ResidualBlock
     from stoker.models.numeric import PeriodicEmbedding, PiecewiseLinearEmbedding
     from stoker.models.wide_deep import WideAndDeep
-    from stoker.report.html.page import report
+    from stoker.reporting.html.page import report
     from stoker.sklearn.classifier import StokerClassifier
     from stoker.sklearn.regressor import StokerRegressor
     from stoker.training.callbacks import Callback
@@ -131,7 +131,7 @@ _PLACES = {
     "inspect": "stoker.jobs.inspect",
     "load": "stoker.jobs.run",
     "load_data": "stoker.data.sources",
-    "report": "stoker.report",  # the room can be called
+    "report": "stoker.reporting.html.page",
 }
 
 
@@ -139,7 +139,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'stoker' has no attribute {name!r}")
     module = importlib.import_module(_PLACES[name])
-    value = module if name == "report" else getattr(module, "load" if name == "load_data" else name)
+    value = getattr(module, "load" if name == "load_data" else name)
     globals()[name] = value
     return value
 

@@ -30,7 +30,7 @@ from stoker.jobs.rate import find_rate, with_rate
 from stoker.jobs.run import Run
 from stoker.models.own import OwnModel, OwnModelConfig, own_model
 from stoker.models.registry import model_config
-from stoker.report.figures import confusion_matrix, learning_curves, lr_curve, predicted_vs_true
+from stoker.reporting.figures import confusion_matrix, learning_curves, lr_curve, predicted_vs_true
 from stoker.runs.artifact import save_weights
 from stoker.runs.card import model_card
 from stoker.runs.files import (

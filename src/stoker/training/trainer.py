@@ -469,7 +469,7 @@ class Trainer:
             watch: Called after each step with the number of those made.
 
         Returns:
-            Losses by rate, and a suggestion. :func:`stoker.report.lr_curve.lr_curve` draws it.
+            Losses by rate, and a suggestion. :func:`stoker.reporting.lr_curve.lr_curve` draws it.
 
         Raises:
             ConfigError: A setting is out of range, or the optimizer's first parameter group has no rate above 0.

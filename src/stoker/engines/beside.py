@@ -158,7 +158,7 @@ class _Here:
         self._made: Made | None = None
         try:
             # This may fail, and comes before JAX is imported.
-            captured = None if key in PROGRAMS else capture(step, state, *plan.window(step, 0)[0], turning=True)
+            captured = None if key in PROGRAMS else capture(step, state, *plan.window(step, 0)[0])
             from stoker.engines.takeover import measured_pace
             from stoker.engines.xla.program import Program
             from stoker.engines.xla.scan import Data, arguments_like

@@ -20,7 +20,6 @@ from stoker.data.trees import call_model
 from stoker.engines.decompositions import trace
 from stoker.engines.rates import rated
 from stoker.engines.step import Step, one_number
-from stoker.engines.turned import turn, turned
 from stoker.engines.updates.averaging import average_weights
 from stoker.engines.updates.clipping import clip_grad_norm
 from stoker.engines.updates.protocol import UnsupportedOptimizerError, Update
@@ -106,15 +105,11 @@ class Captured:
         update: ``(parameters, gradients, slots, scalars[, max_norm][, averages, weight]) → (parameters, slots,
             averages)``.
         scalars: Of each cohort, the names of its scalars in order.
-        turned: The places of parameters that the update takes transposed, with their gradients and averages.
-        turned_slots: The places of their slots.
     """
 
     gradients: fx.GraphModule
     update: fx.GraphModule
     scalars: tuple[tuple[str, ...], ...]
-    turned: frozenset[int] = frozenset()
-    turned_slots: frozenset[int] = frozenset()
 
 
 def uncapturable(step: Step) -> str | None:
@@ -155,7 +150,7 @@ def idle_parameters(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, parameter in model.named_parameters() if parameter.grad is None)
 
 
-def capture(step: Step, state: State, inputs: Any, targets: Any, *, turning: bool = False) -> Captured:
+def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
     """Trace a step for batches of this form.
 
     Args:
@@ -163,7 +158,6 @@ def capture(step: Step, state: State, inputs: Any, targets: Any, *, turning: boo
         state: As it is now; the graphs hold for other values as well.
         inputs: One batch's, of the shapes and dtypes that all will have.
         targets: Likewise.
-        turning: Whether some weights shall be kept transposed; see :mod:`stoker.engines.turned`.
 
     Raises:
         CaptureError: The step does something that cannot be traced.
@@ -181,17 +175,15 @@ def capture(step: Step, state: State, inputs: Any, targets: Any, *, turning: boo
             targets,
         )
         parameters = list(_plain(state.parameters).values())
-        places = turned(gradients, parameters) if turning else frozenset[int]()
-        slots, turned_slots = _slots_of(state, places)
         clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
         update = trace(
             _update_function(state),
-            turn(parameters, places),
-            turn([torch.zeros_like(parameter) for parameter in parameters], places),
-            slots,
+            parameters,
+            [torch.zeros_like(parameter) for parameter in parameters],
+            [[_plain(slots) for slots in cohort.slots] for cohort in state.cohorts],
             empty,
             clip,
-            turn([average.detach() for average in state.averages], places),
+            [average.detach() for average in state.averages],
             [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
     except CaptureError:
@@ -202,23 +194,7 @@ def capture(step: Step, state: State, inputs: Any, targets: Any, *, turning: boo
         for module, attributes in kept:
             vars(module).clear()
             vars(module).update(attributes)
-    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty), places, turned_slots)
-
-
-def _slots_of(state: State, places: frozenset[int]) -> tuple[list[list[dict[str, Tensor]]], frozenset[int]]:
-    """The slots as an update takes them that has some parameters transposed, and the places of those that are, too."""
-    cohorts: list[list[dict[str, Tensor]]] = []
-    found: list[int] = []
-    parameter = slot = 0
-    for cohort in state.cohorts:
-        cohorts.append([])
-        for slots in cohort.slots:
-            turning = parameter in places
-            its = {name: one.T if turning and one.ndim == 2 else one for name, one in _plain(slots).items()}
-            found += [slot + place for place, one in enumerate(slots.values()) if turning and one.ndim == 2]
-            cohorts[-1].append(its)
-            parameter, slot = parameter + 1, slot + len(its)
-    return cohorts, frozenset(found)
+    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty))
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def captured_step(step: Step, state: State, plan: Plan, data: Data) -> tuple[Cap
     Raises:
         CaptureError: The step cannot be traced.
     """
-    captured = capture(step, state, *plan.window(step, 0)[0], turning=True)
+    captured = capture(step, state, *plan.window(step, 0)[0])
     return captured, arguments_like(step, state, plan, data, captured.scalars)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array, export, lax
 
 from stoker.engines.capture import Captured
-from stoker.engines.turned import turn
 from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.interpret import draws_numbers, to_jax
@@ -140,16 +139,6 @@ def _signature(captured: Captured) -> Signature:
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
     gradients, update = to_jax(captured.gradients), to_jax(captured.update)
 
-    def turned(carry: Carry) -> Carry:
-        """As it goes from step to step, or back as it was."""
-        parameters, buffers, slots, averages = carry
-        return (
-            turn(parameters, captured.turned),
-            buffers,
-            turn(slots, captured.turned_slots),
-            turn(averages, captured.turned),
-        )
-
     def run(*arguments: Any) -> tuple[Carry, Array]:
         given = Arguments(*arguments)
         updates, accumulate, _ = given.order.shape
@@ -161,9 +150,8 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
             rows = _at(_at(given.order, i), j)
             leaves = [leaf.at[rows].get(mode="promise_in_bounds") for leaf in data]
             noise = jax.random.fold_in(key, i * accumulate + j)
-            weights = turn(parameters, captured.turned)
-            loss, *rest = gradients(*weights, *buffers, *given.constants, *given.rates, *leaves, key=noise)
-            return loss, turn(rest[: len(parameters)], captured.turned), rest[len(parameters) :]
+            loss, *rest = gradients(*parameters, *buffers, *given.constants, *given.rates, *leaves, key=noise)
+            return loss, rest[: len(parameters)], rest[len(parameters) :]
 
         def window(parameters: list[Array], buffers: list[Array], i: Array) -> tuple[Array, list[Array], Any]:
             """The mean over the batches of an update, which have as many rows each."""
@@ -190,8 +178,8 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
             return (after[:one], buffers, after[one:two], after[two:]), losses
 
         losses = jax.numpy.zeros(updates, dtype=np.float64 if _double(given.carry[0]) else np.float32)
-        carry, losses = lax.fori_loop(given.start, given.stop, step, (turned(given.carry), losses))
-        return turned(carry), losses
+        after: tuple[Carry, Array] = lax.fori_loop(given.start, given.stop, step, (given.carry, losses))
+        return after
 
     return run
 

@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-quick test-latest lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
+.PHONY: demo test test-quick test-latest test-chaos lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -34,6 +34,10 @@ test-quick: $(VENV)/.installed
 
 test-latest: $(LATEST)/.installed
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "not slow or torch"
+
+# Trainings killed at random moments and resumed, beside ones that nobody killed. CHAOS_ARGS: such as '--kills 200 --seed 7'.
+test-chaos: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.chaos.campaign $(CHAOS_ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stoker.jobs.explain import explain
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
+    from stoker.jobs.resume import resume
     from stoker.jobs.run import Predictions, Run, load
     from stoker.models.layers import Dense, ResidualBlock
     from stoker.models.numeric import PeriodicEmbedding, PiecewiseLinearEmbedding
@@ -85,6 +86,7 @@ __all__ = [
     "load",
     "load_data",
     "report",
+    "resume",
     "tune",
 ]
 
@@ -132,6 +134,7 @@ _PLACES = {
     "load": "stoker.jobs.run",
     "load_data": "stoker.data.sources",
     "report": "stoker.reporting.html.page",
+    "resume": "stoker.jobs.resume",
 }
 
 

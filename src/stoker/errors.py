@@ -18,6 +18,7 @@
     │   └── OutOfMemoryError    (MemoryError)        a batch that does not fit into memory
     ├── LoweringError           (NotImplementedError) a step that cannot be made into a program for XLA
     ├── RunError                (ValueError)         a run directory that cannot be read
+    │   └── CheckpointError                          a checkpoint that training cannot go on from
     ├── RunNotFoundError        (FileNotFoundError)  no run directory there
     ├── RunExistsError          (FileExistsError)    an existing directory would be overwritten
     ├── DiskFullError           (OSError)            no room to write
@@ -35,6 +36,7 @@ from typing import Any
 
 __all__ = [
     "CheckError",
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "DiskFullError",
@@ -172,6 +174,10 @@ class LoweringError(StokerError, NotImplementedError):
 
 class RunError(StokerError, ValueError):
     """A run directory that cannot be read."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint that is damaged, of another training, or of another version."""
 
 
 class RunNotFoundError(StokerError, FileNotFoundError):

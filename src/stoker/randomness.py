@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["derive_seed", "generator", "preserved_randomness", "seed_globally"]
+__all__ = [
+    "derive_seed",
+    "generator",
+    "preserved_randomness",
+    "random_states",
+    "seed_globally",
+    "set_random_states",
+]
+
+ACCELERATORS = {"mps", "cuda", "xpu"}
 
 
 def derive_seed(seed: int, *purpose: str | int, bits: int = 63) -> int:
@@ -52,18 +61,34 @@ def seed_globally(seed: int, device: torch.device) -> None:
             module.manual_seed(seed)
 
 
+def random_states(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The states of torch's global generators of the CPU and of ``device``, uint8; ``None`` where that is the CPU."""
+    import torch
+
+    if device.type not in ACCELERATORS:
+        return torch.get_rng_state(), None
+    state: torch.Tensor = torch.get_device_module(device).get_rng_state(*_which(device))
+    return torch.get_rng_state(), state
+
+
+def set_random_states(device: torch.device, states: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    """Set the generators to what :func:`random_states` gave."""
+    import torch
+
+    torch.set_rng_state(states[0])
+    if states[1] is not None:
+        torch.get_device_module(device).set_rng_state(states[1], *_which(device))
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is but one mps
+
+
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
     """After this block torch's global generators, of the CPU and of ``device``, are as they were before it."""
-    import torch
-
-    module = torch.get_device_module(device) if device.type in {"mps", "cuda", "xpu"} else None
-    of_device = () if device.type == "mps" else (device,)  # there is but one mps
-    before = torch.get_rng_state()
-    here = module.get_rng_state(*of_device) if module is not None else None
+    before = random_states(device)
     try:
         yield
     finally:
-        torch.set_rng_state(before)
-        if module is not None:
-            module.set_rng_state(here, *of_device)
+        set_random_states(device, before)

@@ -14,6 +14,7 @@ import stoker
 from stoker.cli.app import app
 from stoker.data.sources.named import NAMED_SETS
 from stoker.jobs.config import FitConfig, build_config, setting_names
+from stoker.jobs.keeping import DEFAULT_EVERY
 from stoker.jobs.loggers import LOGGERS
 from stoker.models.layers import ACTIVATIONS, NORMS
 from stoker.models.numeric import NumericSettings
@@ -79,7 +80,7 @@ FLAGS: list[tuple[list[str], str, object]] = [
     (["--set", "training.lr=1", "--set", "training.lr=2"], "training.lr", 2.0),
     (["--set", 'data.ignore=["a,b"]'], "data.ignore", ("a,b",)),
 ]
-NOT_SETTINGS = {"source", "out", "config", "assignments", "log", "quiet", "help"}
+NOT_SETTINGS = {"source", "out", "config", "assignments", "log", "quiet", "help", "checkpoint_every", "keep"}
 
 
 class Fit:
@@ -158,6 +159,13 @@ def test_out_and_quiet(fit: Fit) -> None:
     assert fit.arguments["progress"] == "auto"
 
 
+def test_checkpoints(fit: Fit) -> None:
+    assert run("--checkpoint-every", "500steps", "--keep", "5").exit_code == 0
+    assert (fit.arguments["checkpoint_every"], fit.arguments["keep"]) == ("500steps", 5)
+    assert run().exit_code == 0
+    assert (fit.arguments["checkpoint_every"], fit.arguments["keep"]) == (None, 3)
+
+
 def test_log(fit: Fit) -> None:
     assert run("--log", "tensorboard,mlflow").exit_code == 0
     assert fit.arguments["log"] == ("tensorboard", "mlflow")
@@ -222,6 +230,7 @@ def test_defaults_in_the_help_are_the_defaults() -> None:
     places = {flags[0]: dotted for flags, dotted, _ in FLAGS if flags[0] != "--set"}
     told = {flag: match[1] for flag, text in helps().items() if (match := re.search(r" \((\S+)\)\.$", text))}
     assert len(told) >= 12
+    assert (told.pop("--checkpoint-every"), told.pop("--keep")) == (DEFAULT_EVERY, "3")
     del told["--schedule"], told["--task"], told["--out"]  # None means constant, guessed, and a new name
     models = [MODELS[name].config() for name in ("mlp", "wide-deep")]
     for flag, default in told.items():

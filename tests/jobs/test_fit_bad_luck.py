@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_where_only_pictures_find_no_room_the_rescued_run_has_none(
 def test_a_directory_that_is_gone_in_the_end_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Removes(stoker.Callback):
         def on_fit_end(self, *_: object) -> None:
-            (tmp_path / "new" / "run").rmdir()
+            shutil.rmtree(tmp_path / "new" / "run")
 
     (tmp_path / "rescue").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescue"))
@@ -245,7 +246,9 @@ def test_ctrl_c_keeps_what_is_trained(tmp_path: Path) -> None:
     run = stoker.load(tmp_path / "run")
     assert stopped == run.stopped == "interrupted"
     assert int(epochs) == len(run.history) < 100_000
-    assert files_of(run.path) == RUN_FILES | {"figures/confusion_matrix.png"}
+    (kept,) = (run.path / "checkpoints").glob("step-*.safetensors")
+    going_on = {f"checkpoints/{name}" for name in ("job.json", "lock", kept.name)}
+    assert files_of(run.path) == RUN_FILES | {"figures/confusion_matrix.png"} | going_on
     assert run.evaluate() == run.metrics["test"]
     assert "it was interrupted, and what was trained until then kept" in (run.path / "README.md").read_text()
 

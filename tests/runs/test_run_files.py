@@ -65,7 +65,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(sorted(file.name for file in tmp_path.iterdir())))
     write_atomic(tmp_path / "file", "text")
-    assert seen == [[f".tmp-{os.getpid()}-file"]]
+    assert seen == [[f".tmp-{os.getpid()}-file"], ["file"]], "the file, then its name"
 
 
 def test_a_private_directory_has_private_files(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def fit(
     config: options.Config = None,
     assignments: options.Assignments = None,
     log: options.Log = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    keep: options.Keep = 3,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network, and show how well it does."""
@@ -133,6 +135,8 @@ def fit(
         progress="none" if quiet else "auto",
         notify=None if quiet else _note,
         log=listed(log) or (),
+        checkpoint_every=checkpoint_every,
+        keep=keep,
         target=target,
         task=task,
         numeric=listed(numeric),
@@ -177,16 +181,40 @@ def fit(
         engine=engine,
         deterministic=deterministic,
     )
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first one shows
+        _show(run, source, quiet)
+    if run.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(cls=Command)
+def resume(
+    run: options.RunPath,
+    epochs: options.AllEpochs = None,
+    model: options.OwnModel = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Go on with a training that was killed or interrupted, or train a finished run further.
+
+    It comes to the same numbers, bit for bit, as if nothing had happened.
+    """
+    progress: Any = "none" if quiet else "auto"
+    done = stoker.resume(
+        run, epochs=epochs, model=model, force=force, progress=progress, notify=None if quiet else _note
+    )
+    _show(done, done.record.sources["train"].origin, quiet)
+    if done.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show(run: stoker.Run, source: str, quiet: bool) -> None:
     from stoker.cli import show
 
-    if os.environ.get("RANK", "0") != "0":
-        pass  # of several processes, the first one shows
-    elif quiet:
+    if quiet:
         typer.echo(str(run.path))
     else:
         show.fit_summary(run, source)
-    if run.stopped == "interrupted":
-        raise typer.Exit(INTERRUPTED)
 
 
 app.command(cls=Command, help=HELP)(tune)

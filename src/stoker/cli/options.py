@@ -147,7 +147,15 @@ Out = Annotated[Path | None, _option("A new directory (runs/NAME-TIME).", RUN, "
 Config = Annotated[Path | None, _option("Settings in TOML; options override them.", RUN, "FILE")]
 Assignments = Annotated[list[str] | None, _option("Any setting; may be repeated.", RUN, "A.B=C", "--set")]
 Log = Annotated[list[str] | None, _option("tensorboard, mlflow: follow the training there.", RUN, "NAMES")]
+CheckpointEvery = Annotated[
+    str | None, _option("A checkpoint each 1epoch, 500steps, 2min (1min).", RUN, "SPAN", "--checkpoint-every")
+]
+Keep = Annotated[int, _option("How many checkpoints remain (3).", RUN, "COUNT")]
 Quiet = Annotated[bool, _flag("Print the run's path and errors only.", RUN, "--quiet", "-q")]
+
+# Going on.
+AllEpochs = Annotated[int | None, _option("In all, to train a finished run further.", None, "COUNT", "--epochs")]
+Force = Annotated[bool, _flag("Go on with other versions than before; numbers may differ.", None, "--force")]
 
 # What is shown.
 Graph = Annotated[bool, _flag("Show what fit's training step consists of.", None, "--graph")]

@@ -74,6 +74,7 @@ def fit_summary(run: Run, source: str) -> None:
         "Run": [str(run.path)],
         "Pictures": [str(figure) for figure in run.figures],
         "Next": [
+            *([f"stoker resume {place}{named}"] if run.stopped == "interrupted" else []),
             f"stoker evaluate {place}{named}",
             f"stoker report {place}{named}",
             f"stoker predict {place} {shlex.quote(source)}{named} -o predictions.csv",

@@ -13,20 +13,23 @@ import itertools
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from stoker.data.batches import Batches
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import CaptureError, State, idle_parameters
 from stoker.engines.eager import EagerEngine
 from stoker.engines.outlook import mostly_calls
-from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, unsupported
+from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, form, form_digest, unsupported
 from stoker.engines.rates import known_code
 from stoker.engines.reuse import PROGRAMS, sameness
+from stoker.engines.standing import Standing
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 
 if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is spared
@@ -35,6 +38,8 @@ if TYPE_CHECKING:  # these import JAX, which a job that ends before it pays is s
     from stoker.engines.xla.scan import Data
 
 __all__ = ["AutoEngine"]
+
+BY_SHAPE = "chosen by the job's shape"
 
 BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
@@ -74,6 +79,8 @@ class AutoEngine:
         self._attempt: Attempt | None = None
         self._data: Data | None = None
         self._builds = 0
+        self._noise: int | None = None
+        self._resumed: Standing | None = None
 
     @property
     def explanation(self) -> str:
@@ -86,6 +93,51 @@ class AutoEngine:
             self._build.close()
             self._build, self.reason = None, "the training was over before a program was made"
 
+    def standing(self, step: Step, batches: Batches, *, under_way: bool) -> Standing:
+        """See :class:`stoker.engines.step.Engine`."""
+        if self._certain is not None:
+            certain = self._certain.standing(step, batches, under_way=under_way)
+            return replace(certain, engine="auto", since=BY_SHAPE)
+        unknown = Standing("auto", reason=self.reason)
+        blank = replace(unknown, since=self._since, timed=True)
+        if self._attempt is not None:
+            from stoker.engines.takeover import stood
+
+            if self.name == "compiled" and under_way:
+                return replace(stood(self._attempt, blank), noise=self._noise)
+            if not under_way and isinstance(batches, ResidentBatches):
+                state = self._attempt.state(step, Plan(batches, 0, step.accumulate))
+                return unknown if state is None else stood(self._attempt, blank, form_digest(step, batches, state))
+        if self._made is not None and self._made.refusal is not None:
+            return replace(blank, refusal=self._made.refusal, idle=self._made.idle)
+        return unknown
+
+    def resume(self, standing: Standing) -> None:
+        """See :class:`stoker.engines.step.Engine`: what a clock has chosen is kept."""
+        self._resumed, self._noise = standing, standing.noise
+        self.name, self.reason, self._since = (
+            "compiled" if standing.program else "eager",
+            standing.reason,
+            standing.since,
+        )
+
+    def _reopen(self, standing: Standing, step: Step, plan: Plan) -> None:
+        """Be where the engine of another process was."""
+        if standing.since == BY_SHAPE:
+            from stoker.engines.compiled import CompiledEngine
+
+            self._certain = CompiledEngine()
+            self._certain.resume(standing)
+        elif standing.program:
+            from stoker.engines.takeover import reopened
+            from stoker.engines.xla.scan import Data
+
+            self._data = Data.of(plan.source)
+            self._attempt = reopened(standing, step, plan, self._data)
+        elif standing.refusal is not None:
+            known = form(step, plan.source, State.of(step, standing.idle))
+            self._made = Made(standing.idle, known, standing.refusal)
+
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         refusal = unsupported(step, batches)
@@ -96,13 +148,18 @@ class AutoEngine:
         assert isinstance(batches, Epoch)
         assert isinstance(batches.batches, ResidentBatches)
         plan = Plan(batches.batches, batches.number, step.accumulate)
+        if self._resumed is not None:
+            self._reopen(self._resumed, step, plan)
+            self._resumed = None
         if self.deterministic:
             return self._by_shape(step, batches, plan, watch)
-        outcome = EpochOutcome()
+        outcome = batches.outcome
         state = None if self._attempt is None else self._attempt.state(step, plan)
         if state is not None:
             self._builds = 0
-            return self._compiled(step, state, plan, outcome, watch)
+            if not outcome.steps or self._noise is None:
+                self._noise = _noise()
+            return self._compiled(step, state, plan, batches, watch)
         made = self._made
         if made is not None and current_state(step, plan.source, made.idle, made.known) is None:
             self._made = None  # it was for another step
@@ -126,7 +183,7 @@ class AutoEngine:
         self.name = "eager"
         if self._pace.known and self._sooner(step, batches, plan, outcome):
             return False
-        self._eager.go_on(step, batches, look, outcome)
+        self._eager.go_on(step, batches, look, outcome, batches.cut)
         self._pace.add(time.perf_counter() - began, outcome.steps - before)
         return not sooner
 
@@ -182,11 +239,15 @@ class AutoEngine:
                 self._attempt = compared
                 paces = f"a step takes {_about(made.pace)}, eagerly {_about(self._pace.seconds)}"
                 self._since = f"from {place} on; {paces}"
-                return self._compiled(step, State.of(step, compared.idle), plan, outcome, watch)
+                self._noise = _noise()
+                self.name, self.reason = "compiled", None
+                if not watch(outcome):  # who watches may keep what has been chosen
+                    return outcome
+                return self._compiled(step, State.of(step, compared.idle), plan, batches, watch)
             self._made = Made(made.idle, made.known, compared.refusal)
             self.reason = compared.refusal
         rest = itertools.islice(plan.source.epoch(batches.number), outcome.steps * plan.accumulate, None)
-        return self._eager.go_on(step, rest, watch, outcome)
+        return self._eager.go_on(step, rest, watch, outcome, batches.cut)
 
     def _opened(self, made: Made, step: Step, plan: Plan) -> Attempt | None:
         """The program that was made; ``None`` if the step is another by now, and needs another."""
@@ -203,17 +264,20 @@ class AutoEngine:
         if made.saved is not None:
             like = arguments_like(step, state, plan, self._data, made.saved.signature.scalars)
             attempt.program = Program.loaded(made.saved, like)
+            attempt.exported = True
         return attempt
 
-    def _compiled(self, step: Step, state: State, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:
+    def _compiled(self, step: Step, state: State, plan: Plan, batches: Epoch, watch: Watch) -> EpochOutcome:
         from stoker.engines.takeover import run_epoch
         from stoker.engines.xla.scan import Data
 
         assert self._attempt is not None
+        assert self._noise is not None
         if self._data is None or self._data.source is not plan.source:
             self._data = Data.of(plan.source)
         self.name, self.reason = "compiled", None
-        return run_epoch(self._attempt, step, state, plan, self._data, _noise(), outcome, watch)
+        outcome, cut = batches.outcome, batches.cut
+        return run_epoch(self._attempt, step, state, plan, self._data, self._noise, outcome, watch, cut)
 
     def _by_shape(self, step: Step, batches: Epoch, plan: Plan, watch: Watch) -> EpochOutcome:
         from stoker.engines.compiled import CompiledEngine
@@ -221,11 +285,11 @@ class AutoEngine:
         if self._certain is None:
             convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in step.model.modules())
             if convolves or self.trainings * (1 + batches.left) * plan.updates < CERTAIN_UPDATES:
-                return self._stay("chosen by the job's shape").train_epoch(step, batches, watch)
+                return self._stay(BY_SHAPE).train_epoch(step, batches, watch)
             self._certain = CompiledEngine()
         outcome = self._certain.train_epoch(step, batches, watch)
         self.name, self.reason = ("compiled" if self._certain.reason is None else "eager"), self._certain.reason
-        self._since = "chosen by the job's shape"
+        self._since = BY_SHAPE
         return outcome
 
     def _stay(self, reason: str) -> EagerEngine:

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from stoker.data.batches import Batches
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
-from stoker.engines.plan import CHANGES, CHANGING, Plan, form, unsupported
+from stoker.engines.plan import CHANGES, CHANGING, Plan, form, form_digest, unsupported
 from stoker.engines.reuse import PROGRAMS, sameness
+from stoker.engines.standing import Standing
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
-from stoker.engines.takeover import Attempt, captured_step, first_updates, real_update, run_epoch
+from stoker.engines.takeover import (
+    Attempt,
+    captured_step,
+    first_updates,
+    real_update,
+    reopened,
+    run_epoch,
+    stood,
+)
 from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import Data
 
@@ -41,6 +52,8 @@ class CompiledEngine:
         self._attempt: Attempt | None = None
         self._data: Data | None = None
         self._changes = 0
+        self._noise: int | None = None
+        self._resumed: Standing | None = None
 
     @property
     def explanation(self) -> str:
@@ -50,6 +63,24 @@ class CompiledEngine:
     def close(self) -> None:
         """See :class:`stoker.engines.step.Engine`: there is nothing."""
 
+    def standing(self, step: Step, batches: Batches, *, under_way: bool) -> Standing:
+        """See :class:`stoker.engines.step.Engine`."""
+        attempt, blank = self._attempt, Standing("compiled", changes=self._changes, reason=self.reason)
+        if attempt is None:
+            return blank
+        if under_way:
+            stale = attempt.program is not None and self.reason is not None  # eager steps are made instead
+            return blank if stale else replace(stood(attempt, blank), noise=self._noise)
+        if not isinstance(batches, ResidentBatches):
+            return blank
+        state = attempt.state(step, Plan(batches, 0, step.accumulate))
+        return blank if state is None else stood(attempt, blank, form_digest(step, batches, state))
+
+    def resume(self, standing: Standing) -> None:
+        """See :class:`stoker.engines.step.Engine`."""
+        self._resumed, self._changes, self._noise = standing, standing.changes, standing.noise
+        self.reason = standing.reason
+
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         self.reason = unsupported(step, batches)
@@ -58,12 +89,20 @@ class CompiledEngine:
         assert isinstance(batches, Epoch)
         assert isinstance(batches.batches, ResidentBatches)
         plan = Plan(batches.batches, batches.number, step.accumulate)
-        outcome = EpochOutcome()
-        seed = int(torch.randint(2**31 - 1, ()))  # the noise of this epoch, from the generator seeded for it
+        outcome = batches.outcome
+        begun = outcome.steps
+        if not begun:
+            self._noise = int(torch.randint(2**31 - 1, ()))  # of this epoch, from the generator seeded for it
+        seed = self._noise or 0
         if self._data is None or self._data.source is not plan.source:
             self._data = Data.of(plan.source)
+        if self._resumed is not None:
+            if self._resumed.program or self._resumed.refusal is not None:
+                self._attempt = reopened(self._resumed, step, plan, self._data)
+            self._resumed = None
         state = None if self._attempt is None else self._attempt.state(step, plan)
-        self._changes = 0 if state is not None else self._changes + 1
+        if not begun:
+            self._changes = 0 if state is not None else self._changes + 1
         if self._changes > CHANGES:
             self.reason = CHANGING
             return self._eager.train_epoch(step, batches, watch)
@@ -74,9 +113,9 @@ class CompiledEngine:
             state = State.of(step, self._attempt.idle)
         self.reason = self._attempt.refusal
         if self._attempt.program is None:
-            made = itertools.islice(iter(batches), outcome.steps * step.accumulate, None)
-            return self._eager.go_on(step, made, watch, outcome)
-        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch)
+            made = itertools.islice(iter(batches), (outcome.steps - begun) * step.accumulate, None)
+            return self._eager.go_on(step, made, watch, outcome, batches.cut)
+        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch, batches.cut)
 
     @staticmethod
     def _tried(step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome) -> Attempt | None:

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stoker.data.batches import Batches
 from stoker.data.trees import Batch, batch_rows, call_model, tree_map
-from stoker.engines.step import EpochOutcome, Step, Watch, one_number
+from stoker.engines.standing import Standing
+from stoker.engines.step import Epoch, EpochOutcome, Step, Watch, one_number
+from stoker.errors import CheckpointError
 
 __all__ = ["EagerEngine", "Update", "batch_loss", "eager_step", "windows"]
 
@@ -144,9 +147,28 @@ class EagerEngine:
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
+        if isinstance(batches, Epoch):
+            return self.go_on(step, batches, watch, batches.outcome, batches.cut)
         return self.go_on(step, batches, watch, EpochOutcome())
 
-    def go_on(self, step: Step, batches: Iterable[Batch], watch: Watch, outcome: EpochOutcome) -> EpochOutcome:
+    def standing(self, step: Step, batches: Batches, *, under_way: bool) -> Standing:  # noqa: ARG002
+        """See :class:`stoker.engines.step.Engine`: there is nothing but its name."""
+        return Standing("eager")
+
+    def resume(self, standing: Standing) -> None:
+        """See :class:`stoker.engines.step.Engine`."""
+        if standing.program:
+            fix = "Train where JAX is installed, or start anew."
+            raise CheckpointError("engine", "must be the one that the training began with", "a program's steps", fix)
+
+    def go_on(
+        self,
+        step: Step,
+        batches: Iterable[Batch],
+        watch: Watch,
+        outcome: EpochOutcome,
+        cut: Callable[[int], int | None] = lambda _: None,
+    ) -> EpochOutcome:
         """The same for the rest of an epoch.
 
         Args:
@@ -154,19 +176,21 @@ class EagerEngine:
             batches: Those that are left.
             watch: As ever.
             outcome: The epoch so far, which is added to.
+            cut: See :class:`stoker.engines.step.Epoch`.
         """
         waiting: list[Update] = []
-        due = time.perf_counter() + SEGMENT_SECONDS
+        due, place = time.perf_counter() + SEGMENT_SECONDS, cut(outcome.steps)
         stop = False
         for window in windows(step, batches):
             update = eager_step(step, *window, stop=stop)
             waiting.append(update)
             if step.on_update is not None and step.on_update(outcome.steps + len(waiting), update.loss):
                 stop = True
-            if len(waiting) >= SEGMENT_STEPS or time.perf_counter() >= due:
+            reached = outcome.steps + len(waiting) == place
+            if reached or len(waiting) >= SEGMENT_STEPS or time.perf_counter() >= due:
                 _add(outcome, waiting)
                 stop = stop or outcome.bad_step is not None or not watch(outcome)
-                due = time.perf_counter() + SEGMENT_SECONDS
+                due, place = time.perf_counter() + SEGMENT_SECONDS, cut(outcome.steps)
             # Where processes share the batches, they all have to leave the epoch at the same step, or they would wait
             # for each other forever: each says with its gradients whether it wants to, and now and then they look.
             look = step.replicas is not None and (outcome.steps + len(waiting)) % AGREE_STEPS == 0

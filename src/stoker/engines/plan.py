@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,17 @@ from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
 from stoker.engines.updates.registry import update_for
 
-__all__ = ["CHANGES", "CHANGING", "COMPARED", "Plan", "current_state", "form", "shape_of_work", "unsupported"]
+__all__ = [
+    "CHANGES",
+    "CHANGING",
+    "COMPARED",
+    "Plan",
+    "current_state",
+    "form",
+    "form_digest",
+    "shape_of_work",
+    "unsupported",
+]
 
 CHANGING = "what the model or the criterion holds changes from epoch to epoch"
 CHANGES = 3  # so many programs are made for a step that is another in each epoch, then no more
@@ -96,18 +107,27 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
         source: The data.
         state: With the parameters that it moves.
     """
+    return _form(step, source, state, portable=False)
+
+
+def form_digest(step: Step, source: ResidentBatches, state: State) -> str:
+    """A hash of :func:`form` that another process can compare: without where objects lie in memory."""
+    return hashlib.blake2b(repr(_form(step, source, state, portable=True)).encode(), digest_size=16).hexdigest()
+
+
+def _form(step: Step, source: ResidentBatches, state: State, *, portable: bool) -> tuple[Any, ...]:
     inputs = {id(module) for _, module in rated(step.model)}
     return (
         shape_of_work(step, source, state),
-        id(step.objective),
+        0 if portable else id(step.objective),
         tuple(
-            tuple(pair for pair in _held(module) if pair[0] != "p" or id(module) not in inputs)
+            tuple(pair for pair in _held(module, portable) if pair[0] != "p" or id(module) not in inputs)
             for module in step.model.modules()
         ),
         tuple(
             (
-                tuple(_held(module)),
-                tuple((tensor.data_ptr(), tensor._version) for tensor in module.buffers(recurse=False)),
+                tuple(_held(module, portable)),
+                tuple(_mark(tensor, portable) for tensor in module.buffers(recurse=False)),
             )
             for criterion in step.criteria
             for module in criterion.modules()
@@ -159,7 +179,11 @@ def current_state(step: Step, source: ResidentBatches, idle: frozenset[str], kno
     return state if known == form(step, source, state) else None
 
 
-def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def _mark(tensor: Tensor, portable: bool) -> tuple[int, int]:
+    return (0, 0) if portable else (tensor.data_ptr(), tensor._version)
+
+
+def _held(module: nn.Module, portable: bool) -> Iterator[tuple[str, Any]]:
     """Numbers, texts and plain tensors among a module's attributes; a tensor by where it lies and how often written.
 
     What a forward pass has computed and noted down is no constant of the next.
@@ -167,7 +191,7 @@ def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             if value.grad_fn is None:
-                yield name, (value.data_ptr(), value._version)
+                yield name, _mark(value, portable)
         elif isinstance(value, PLAIN):
             yield name, value
         elif isinstance(value, (tuple, list)) and all(isinstance(one, PLAIN) for one in value):

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from stoker.data.batches import Batches
 from stoker.data.trees import Batch
 from stoker.engines.replicas import Replicas
+from stoker.engines.standing import Standing
 from stoker.errors import InputTypeError
 
 __all__ = ["Average", "Engine", "Epoch", "EpochOutcome", "Step", "Watch", "one_number"]
@@ -94,14 +95,19 @@ class Epoch:
     Attributes:
         batches: All data.
         number: Of the epoch, from 0.
-        iterator: Its batches.
+        iterator: Its batches; of an epoch that goes on where it was left, those that follow.
         left: How many epochs are to follow this one, at most.
+        outcome: What it came to so far, which is added to: the number of updates says where it was left.
+        cut: From the number of updates made in it to the next at which ``watch`` is to be called; ``None`` if any will
+            do.
     """
 
     batches: Batches
     number: int
     iterator: Iterator[Batch]
     left: int = 0
+    outcome: EpochOutcome = field(default_factory=lambda: EpochOutcome())
+    cut: Callable[[int], int | None] = lambda _: None
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterator
@@ -181,6 +187,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give up what goes on beside the steps; called at the end of each training, after which another may begin."""
+
+    def standing(self, step: Step, batches: Batches, *, under_way: bool) -> Standing:
+        """What another process must know to go on from here.
+
+        Args:
+            step: What a step is.
+            batches: The data.
+            under_way: Whether an epoch is; else the next one is about to begin.
+        """
+
+    def resume(self, standing: Standing) -> None:
+        """Go on as another process would have; called before the first epoch.
+
+        Raises:
+            CheckpointError: It stands as this engine never does.
+        """
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """Make one update per batch, until the batches end, ``watch`` says stop, or a loss is not finite.

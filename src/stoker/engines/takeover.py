@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +12,24 @@ import torch
 
 from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
-from stoker.engines.plan import COMPARED, Plan, current_state
+from stoker.engines.plan import COMPARED, Plan, current_state, form, form_digest
+from stoker.engines.standing import Standing
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.crossing import to_torch
-from stoker.engines.xla.program import Arguments, Program
+from stoker.engines.xla.program import Arguments, Program, saved_program
 from stoker.engines.xla.scan import Data, Scan, arguments_like
+from stoker.errors import CheckpointError
 
-__all__ = ["Attempt", "captured_step", "first_updates", "measured_pace", "real_update", "run_epoch"]
+__all__ = [
+    "Attempt",
+    "captured_step",
+    "first_updates",
+    "measured_pace",
+    "real_update",
+    "reopened",
+    "run_epoch",
+    "stood",
+]
 
 SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
 FIRST_SEGMENT = 32  # updates, before it is known how long one takes
@@ -33,6 +45,7 @@ class Attempt:
         program: ``None`` if there is none.
         refusal: Why there is none.
         pace: Seconds of an update; ``None`` before it was measured.
+        exported: Whether the program went through its saved form.
     """
 
     idle: frozenset[str]
@@ -40,6 +53,7 @@ class Attempt:
     program: Program | None = None
     refusal: str | None = None
     pace: float | None = None
+    exported: bool = False
 
     def state(self, step: Step, plan: Plan) -> State | None:
         """The state as it is now; ``None`` if the attempt does not hold for it and these data."""
@@ -60,6 +74,54 @@ def captured_step(step: Step, state: State, plan: Plan, data: Data) -> tuple[Cap
     """
     captured = capture(step, state, *plan.window(step, 0)[0])
     return captured, arguments_like(step, state, plan, data, captured.scalars)
+
+
+def stood(attempt: Attempt, blank: Standing, form: str | None = None) -> Standing:
+    """What another process must know of an attempt, written into what it must know besides.
+
+    Args:
+        attempt: The attempt.
+        blank: What it must know besides.
+        form: Of the step between epochs; see :func:`stoker.engines.plan.form_digest`.
+    """
+    return replace(
+        blank,
+        program=attempt.program is not None,
+        refusal=attempt.refusal,
+        idle=attempt.idle,
+        exported=attempt.exported,
+        form=form,
+    )
+
+
+def reopened(standing: Standing, step: Step, plan: Plan, data: Data) -> Attempt | None:
+    """What became of the attempt in another process: the same program again, without a single update.
+
+    Returns:
+        The attempt; ``None`` if the step has become another since.
+
+    Raises:
+        CheckpointError: It cannot be made here.
+    """
+    known: tuple[Any, ...] = ()
+    try:
+        state = State.of(step, standing.idle)
+        known = form(step, plan.source, state)
+        if standing.form is not None and standing.form != form_digest(step, plan.source, state):
+            return None
+        if standing.refusal is not None:
+            return Attempt(standing.idle, known, refusal=standing.refusal)
+        captured, like = captured_step(step, state, plan, data)
+        if standing.exported:
+            program = Program.loaded(saved_program(captured, like), like)
+        else:
+            program = Program.of(captured, like)
+    except Exception as error:  # whatever keeps a program from being made
+        if standing.refusal is not None:
+            return Attempt(standing.idle, known, refusal=standing.refusal)
+        fix = "Go on where it was trained before, or start anew."
+        raise CheckpointError("engine", "must be able to make its program again", refusal_of(error), fix) from error
+    return Attempt(standing.idle, known, program, exported=standing.exported)
 
 
 def measured_pace(program: Program, step: Step, state: State, plan: Plan, data: Data, seconds: float = 0.05) -> float:
@@ -153,6 +215,7 @@ def run_epoch(
     seed: int,
     outcome: EpochOutcome,
     watch: Watch,
+    cut: Callable[[int], int | None] = lambda _: None,
 ) -> EpochOutcome:
     """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly."""
     program = attempt.program
@@ -163,17 +226,18 @@ def run_epoch(
         if step.on_update is not None:
             length = 1  # who listens to each step may look at the model, and may end the epoch there
         start = outcome.steps
-        stop = min(start + length, plan.updates)
+        stop = min(start + length, plan.updates, cut(start) or plan.updates)
         began = time.perf_counter()
         losses = scan.advance(start, stop)
-        if length > 1:
+        if stop - start > 1:
             attempt.pace = (time.perf_counter() - began) / (stop - start)
         scan.hand_over()
         outcome.add(losses, [plan.rows] * len(losses))
         heard = step.on_update is not None and bool(step.on_update(stop, torch.tensor(losses[-1])))
         if heard or outcome.bad_step is not None or (stop < plan.updates and not watch(outcome)):
             return outcome
-    if len(plan.order) > plan.updates * plan.rows and not real_update(step, plan, outcome):
+    ragged = len(plan.order) > plan.updates * plan.rows and outcome.steps == plan.updates
+    if ragged and not real_update(step, plan, outcome):
         return outcome
     outcome.complete = outcome.bad_step is None
     return outcome

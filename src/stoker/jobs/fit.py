@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,8 +23,9 @@ from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine
-from stoker.errors import DiskFullError, NonFiniteLossError, RunError
+from stoker.errors import ConfigError, DiskFullError, NonFiniteLossError, RunError, StokerError
 from stoker.jobs.config import FitConfig, build_config
+from stoker.jobs.keeping import DEFAULT_EVERY, Job, alone, can_go_on, remove_job, write_job
 from stoker.jobs.loggers import check_loggers, make_loggers, record_metrics
 from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
 from stoker.jobs.rate import find_rate, with_rate
@@ -34,6 +36,7 @@ from stoker.reporting.figures import confusion_matrix, learning_curves, lr_curve
 from stoker.runs.artifact import save_weights
 from stoker.runs.card import model_card
 from stoker.runs.files import (
+    CHECKPOINTS,
     naming_full_disk,
     new_directory,
     refuse_bad_path,
@@ -43,15 +46,16 @@ from stoker.runs.files import (
 )
 from stoker.runs.record import FORMAT, Record, SourceRecord, TrainingRecord
 from stoker.training.callbacks import Callback
+from stoker.training.checkpoints.resuming import Checkpoints
 from stoker.training.device import resolve_device
 from stoker.training.history import History, history_csv
-from stoker.training.interrupts import CtrlC
+from stoker.training.interrupts import CtrlC, Terminated
 from stoker.training.lr_finder import LrCurve
 from stoker.training.preflight.findings import act_on
 from stoker.training.progress import ProgressMode
 from stoker.training.trainer import Trainer
 
-__all__ = ["fit", "job_trainer", "load_sources", "named_model"]
+__all__ = ["Order", "carry_out", "fit", "job_trainer", "load_sources", "named_model", "prepared"]
 
 Notify = Callable[[str], None]
 FIGURE_BYTES = 2 << 20  # what the pictures and texts of a run take at most, roughly
@@ -70,6 +74,8 @@ def fit(
     callbacks: Iterable[Callback] = (),
     log: str | Sequence[str] = (),
     now: datetime | None = None,
+    checkpoint_every: str | None = None,
+    keep: int = 3,
     **settings: Any,
 ) -> Run:
     """Train a network on a table or on images, measure it honestly, and keep all of it in a run directory.
@@ -91,6 +97,10 @@ def fit(
         log: ``"tensorboard"`` (event files in the run's directory), ``"mlflow"`` (a run where MLflow is configured to
             keep them, ``MLFLOW_TRACKING_URI``), or both. Each needs the extra of its name.
         now: The time of the run, by default the clock's.
+        checkpoint_every: How often the training is kept on the disk, ``"1epoch"``, ``"500steps"``, ``"2min"``, so that
+            :func:`stoker.resume` can go on from there. By default every minute. The checkpoints are removed when the
+            run is whole, unless they were asked for here or Ctrl-C ended the training.
+        keep: How many of the newest checkpoints remain.
         **settings: Any setting by its short name (:func:`stoker.jobs.config.setting_names`): ``target="price"``,
             ``epochs=50``, ``hidden=(50, 40)``, ``lr=0.01``; ``preset="best"`` for a strong model of a
             table. ``lr="auto"`` looks for a learning rate first (:meth:`stoker.training.trainer.Trainer.find_lr`). A
@@ -112,7 +122,9 @@ def fit(
         TrainingError: ``lr="auto"`` found no rate at which the loss falls.
         MissingExtraError: What ``log`` needs is not installed.
         OutOfMemoryError: A batch does not fit; the text says its size.
+        CheckpointError: A checkpoint that was asked for cannot be written.
         DiskFullError: There is no room; what is trained is then kept in the system's temporary directory.
+        SystemExit: SIGTERM came while it was training: with code 143, after a checkpoint was written.
         RunError: The run cannot be written for another reason; likewise.
 
     Example:
@@ -127,34 +139,119 @@ def fit(
     first = replicas is None or replicas.first
     if first:
         refuse_bad_path(out)
+    if replicas is not None and checkpoint_every is not None:
+        fix = "Leave checkpoint_every out, or train in one process."
+        raise ConfigError("checkpoint_every", "is for training in one process", f"{replicas.world} processes", fix)
+    how: dict[str, Any] = {
+        "every": checkpoint_every or DEFAULT_EVERY,
+        "keep": keep,
+        "asked": checkpoint_every is not None,
+    }
+    Checkpoints(None, how["every"], keep)  # whether they can be so
     logs = check_loggers(log)
     own = named_model(known, given)
-    notices: list[str] = []
-
-    def tell(text: str) -> None:
-        notices.append(text)
-        if notify is not None and first:
-            notify(text)
-
     sources = {"train": source, "valid": _first(valid, known.data.valid), "test": _first(test, known.data.test)}
-    loaded = load_sources(sources, known.data.target, known.data.skip_bad)
-    ready = prepare(loaded["train"], known, valid=loaded.get("valid"), test=loaded.get("test"), own=own, notify=tell)
-    origins = {name: data.provenance for name, data in loaded.items()}
-    del loaded  # training needs the splits' tensors alone
-    trainer = job_trainer(ready)
+    order = Order(known, sources, own, logs, tuple(callbacks), progress, notify if first else None, replicas)
+    ready, origins = prepared(order)
+    job = Job.of(sources, origins, known, log=logs, **how)
     with _directory(replicas, out, ready.provenance.name, now or datetime.now(UTC)) as path:
+        conclude = carry_out(path, order, ready, origins, None if replicas is not None else job)
+    return conclude()
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job as it was ordered.
+
+    Attributes:
+        config: The settings.
+        sources: By split; ``None`` where a split has none of its own.
+        own: The model of the user's own, if it is one.
+        logs: Loggers by name.
+        callbacks: Told what happens in training.
+        progress: How it is shown.
+        notify: Told what the user should know; ``None`` for nobody.
+        replicas: The processes that train together; ``None`` for one alone.
+        force: Whether a training goes on with other software than it was begun with.
+        notices: What there was to tell.
+    """
+
+    config: FitConfig
+    sources: Mapping[str, Any]
+    own: OwnModel | None
+    logs: tuple[str, ...]
+    callbacks: tuple[Callback, ...]
+    progress: ProgressMode
+    notify: Notify | None
+    replicas: Replicas | None = None
+    force: bool = False
+    notices: list[str] = field(default_factory=list)
+
+    def tell(self, text: str) -> None:
+        """Tell the user, and keep it for the run."""
+        self.notices.append(text)
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Tell the user what is about this process alone."""
+        if self.notify is not None:
+            self.notify(text)
+
+
+def prepared(order: Order) -> tuple[Prepared, dict[str, Provenance]]:
+    """Load the sources, and get everything ready; with where they came from.
+
+    Raises:
+        SourceNotFoundError: A source is not there.
+        DataError: The data cannot be used as they are.
+    """
+    loaded = load_sources(dict(order.sources), order.config.data.target, order.config.data.skip_bad)
+    valid, test = loaded.get("valid"), loaded.get("test")
+    ready = prepare(loaded["train"], order.config, valid=valid, test=test, own=order.own, notify=order.tell)
+    return ready, {name: data.provenance for name, data in loaded.items()}
+
+
+def carry_out(
+    path: Path, order: Order, ready: Prepared, origins: dict[str, Provenance], job: Job | None
+) -> Callable[[], Run]:
+    """Train, from the newest checkpoint on if there is one, measure, and write the run.
+
+    Args:
+        path: The run's directory.
+        order: What was ordered.
+        ready: What is trained on.
+        origins: Where it came from.
+        job: What is kept beside the checkpoints; ``None`` for no checkpoints.
+
+    Returns:
+        What is left to do once the directory is whole: it gives the run, or raises what ended the training early.
+    """
+    replicas, tell = order.replicas, order.tell
+    first = replicas is None or replicas.first
+    trainer = job_trainer(ready)
+    with alone(path) if job is not None else nullcontext():
         if first:
-            require_room(path, 2 * _bytes(ready.model) + FIGURE_BYTES)
+            kept = 0 if job is None or not job.asked else (job.keep + 1) * 5
+            require_room(path, (2 + kept) * _bytes(ready.model) + FIGURE_BYTES)
+        if job is not None:
+            write_job(path, job)
         curve: LrCurve | None = None
         if ready.config.training.lr == "auto":
-            curve = find_rate(trainer, ready, notify if first else None)
+            curve = find_rate(trainer, ready, order.notify)
             tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
             ready = with_rate(ready, curve.suggestion)
             trainer = job_trainer(ready)
         about = {"source": ready.provenance.name, **_resolved(ready, trainer)}
-        loggers = make_loggers(logs if first else (), path, about)
+        loggers = make_loggers(order.logs if first else (), path, about)
         _check(trainer, ready, tell)
-        history, failure = _train(trainer, ready, [*callbacks, *loggers], progress)
+        checkpoints = None if job is None else _checkpoints(path, job, order)
+        try:
+            history, failure = _train(trainer, ready, [*order.callbacks, *loggers], order.progress, checkpoints)
+        except (Terminated, KeyboardInterrupt) as error:
+            if job is not None and can_go_on(path):
+                signal = "SIGTERM" if isinstance(error, Terminated) else "Ctrl-C"
+                order.say(f"stopped by {signal}; it goes on with: stoker resume {shlex.quote(str(path))}")
+            raise
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
             metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
             _refuse_broken(metrics["train"]["loss"], history)
@@ -162,19 +259,47 @@ def fit(
                 if not math.isfinite(values["loss"]):
                     tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
             if first:
-                _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, notices, curve))
-    record_metrics(loggers, metrics)
-    if failure is not None:
-        failure.fix += f" The run up to there is kept in {path}."
-        raise failure
-    return Run(path, device=ready.config.training.device, model=None if own is None else own.factory)
+                _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, order.notices, curve))
+            if job is not None and not job.asked and history.stopped != "interrupted":
+                remove_job(path)
+
+    def conclude() -> Run:
+        record_metrics(loggers, metrics)
+        if failure is not None:
+            failure.fix += f" The run up to there is kept in {path}."
+            raise failure
+        model = None if order.own is None else order.own.factory
+        return Run(path, device=ready.config.training.device, model=model)
+
+    return conclude
+
+
+def _checkpoints(path: Path, job: Job, order: Order) -> Checkpoints:
+    return Checkpoints(
+        path / CHECKPOINTS,
+        job.every,
+        job.keep,
+        resume=True,
+        force=order.force,
+        asked=job.asked,
+        notify=order.say,
+    )
+
+
+def _stays(path: Path, error: BaseException) -> bool:
+    """Whether a run that did not come to its end can go on: what goes wrong by itself would go wrong again."""
+    if isinstance(error, NonFiniteLossError) or not can_go_on(path):
+        return False
+    if isinstance(error, StokerError):
+        error.fix += f" What was trained goes on with: stoker resume {shlex.quote(str(path))}."
+    return True
 
 
 @contextmanager
 def _directory(replicas: Replicas | None, out: str | Path | None, name: str, now: datetime) -> Iterator[Path]:
     """The run's directory, which the first process makes and fills; the others wait until it is whole."""
     if replicas is None or replicas.first:
-        with new_directory(out, name, now) as path:
+        with new_directory(out, name, now, stays=_stays) as path:
             if replicas is not None:
                 replicas.text(str(path))
             yield path
@@ -219,7 +344,11 @@ def _check(trainer: Trainer, ready: Prepared, tell: Notify) -> None:
 
 
 def _train(
-    trainer: Trainer, ready: Prepared, callbacks: Iterable[Callback], progress: ProgressMode
+    trainer: Trainer,
+    ready: Prepared,
+    callbacks: Iterable[Callback],
+    progress: ProgressMode,
+    checkpoints: Checkpoints | None,
 ) -> tuple[History, NonFiniteLossError | None]:
     """Train; what ends it early is handed back if there is an epoch to keep, and raised if there is none."""
     training = ready.config.training
@@ -236,6 +365,7 @@ def _train(
             callbacks=callbacks,
             progress=progress,
             check=False,  # see _check
+            checkpoint=checkpoints,
         )
     except NonFiniteLossError as error:
         if error.history is None or not error.history.rows:
@@ -338,6 +468,7 @@ def _rescue(path: Path, trained: _Trained) -> Path | None:
 
 
 def _write(path: Path, trained: _Trained, figures: Literal["always", "if there is room"] = "always") -> None:
+    (path / "config.json").unlink(missing_ok=True)  # of a run that was trained further: until all is written it is none
     save_weights(trained.ready.model, path / "model.safetensors")
     write_json(path / "metrics.json", trained.metrics)
     write_atomic(path / "history.csv", history_csv(trained.history.rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ from stoker.jobs.splitting import counted, in_source, split_images, split_table
 from stoker.models.importing import Factory
 from stoker.models.own import named_anew
 from stoker.runs.artifact import Artifact, load_artifact
-from stoker.runs.files import read_text
+from stoker.runs.files import JOB, read_text
 from stoker.runs.record import read_metrics, read_record
 from stoker.settings import parse_settings
 from stoker.training.history import History
@@ -151,6 +152,9 @@ class Run:
             raise RunError(
                 str(self.path), "must be readable", "Permission denied", "Look at its permissions."
             ) from None
+        if not complete and (self.path / JOB).exists():
+            fix = f"Train it to its end: stoker resume {shlex.quote(str(path))}"
+            raise RunError(str(path), "the run must be finished, and its training has not ended", "", f"{fix}.")
         if not complete:
             fix = "A run has config.json, model.safetensors and metrics.json."
             raise RunNotFoundError("run", "must be a directory that stoker fit made", str(path), fix)

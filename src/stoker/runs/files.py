@@ -13,9 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stoker.atomic import NO_ROOM, naming_full_disk, write_atomic
 from stoker.errors import ConfigError, DiskFullError, RunError, RunExistsError, StokerError
 
 __all__ = [
+    "CHECKPOINTS",
+    "JOB",
     "naming_full_disk",
     "new_directory",
     "read_json",
@@ -27,12 +30,20 @@ __all__ = [
 ]
 
 TEXT_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
+CHECKPOINTS = "checkpoints"  # the folder of what going on needs
+JOB = f"{CHECKPOINTS}/job.json"  # how the training was begun; without config.json beside it, it has not ended
 RUN_FILES = ("model.safetensors", "metrics.json", "history.csv", "README.md", "config.json")
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: Path = Path("runs")) -> Iterator[Path]:
+def new_directory(
+    out: str | Path | None,
+    name: str,
+    now: datetime,
+    *,
+    parent: Path = Path("runs"),
+    stays: Callable[[Path, BaseException], bool] = lambda *_: False,
+) -> Iterator[Path]:
     """Make the directory of a new run; should the block fail, what Stoker wrote is removed again.
 
     Args:
@@ -40,6 +51,7 @@ def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: P
         name: The source's; cut if it is very long.
         now: The time that goes into the name.
         parent: Where unnamed runs go.
+        stays: Whether it is worth keeping although the block failed, because of what is in it.
 
     Yields:
         The directory, empty.
@@ -55,7 +67,9 @@ def new_directory(out: str | Path | None, name: str, now: datetime, *, parent: P
     try:
         path = _make(wanted, numbered=out is None)
         yield path
-    except BaseException:
+    except BaseException as error:
+        if path is not None and stays(path, error):
+            raise
         if path is not None:  # else it is not ours
             _remove_run(path)
         for folder in missing:  # from the innermost outwards
@@ -131,9 +145,11 @@ def _remove_run(path: Path) -> None:
     with suppress(OSError):
         events = (path / "tensorboard").glob("events.out.tfevents.*")
         pictures = (path / "figures").glob("*.png")
-        for file in (*path.glob(".tmp-*"), *pictures, *events, *(path / name for name in RUN_FILES)):
+        kept = (path / CHECKPOINTS).glob("step-*.safetensors")
+        notes = (path / JOB, path / CHECKPOINTS / "lock", *(path / CHECKPOINTS).glob(".tmp-*"))
+        for file in (*path.glob(".tmp-*"), *pictures, *events, *kept, *notes, *(path / name for name in RUN_FILES)):
             file.unlink(missing_ok=True)
-        for folder in (path / "figures", path / "tensorboard", path):
+        for folder in (path / "figures", path / "tensorboard", path / CHECKPOINTS, path):
             if folder.is_dir():
                 folder.rmdir()
 
@@ -149,51 +165,6 @@ def require_room(path: Path, needed: int) -> None:
         got = f"{free / 1e6:.1f} MB free"
         fix = "Make room, or choose another --out."
         raise DiskFullError(str(path), f"the run needs about {needed / 1e6:.1f} MB of disk", got, fix)
-
-
-@contextmanager
-def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Turn a full disk, whoever notices it, into :class:`stoker.errors.DiskFullError`."""
-    try:
-        yield
-    except DiskFullError:
-        raise
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise DiskFullError(str(path), "no room left on the disk", os.strerror(error.errno), "Make room.") from error
-    except Exception as error:
-        # safetensors reports a failed write as an error of its own, with the system's words in its text
-        if not any(os.strerror(number).lower() in str(error).lower() for number in NO_ROOM):
-            raise
-        raise DiskFullError(str(path), "no room left on the disk", str(error), "Make room.") from error
-
-
-def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> None:
-    """Write a file under a temporary name, flush it to the disk, then give it its name.
-
-    Args:
-        path: The file's name.
-        write: Its content, or a function that writes it to the path given.
-
-    Raises:
-        DiskFullError: There is no room; nothing is left behind.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with naming_full_disk(path):
-            if callable(write):
-                write(temporary)
-            else:
-                temporary.write_bytes(write.encode() if isinstance(write, str) else write)
-            with suppress(OSError):  # safetensors writes for the owner's eyes only
-                temporary.chmod(path.parent.stat().st_mode & 0o666)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,12 +20,31 @@ class Snapshot:
 
     Of the tensors themselves rather than of the ``state_dict``, which may lack buffers, or hold copies and things that
     are no tensors.
+
+    Args:
+        model: The model.
+        tensors: What to hold instead of the model's state as it is.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor] | None = None) -> None:
         self._model = model
         self._copy: dict[str, Tensor] = {}
-        self.take()
+        if tensors is None:
+            self.take()
+        else:
+            self.put(tensors)
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold these, by name, instead of what was taken."""
+        self._copy = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def besides(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What was taken, without what has the bits of the tensor of its name among ``tensors``."""
+        return {
+            name: kept
+            for name, kept in self._copy.items()
+            if name not in tensors or not _same_bits(kept, tensors[name])
+        }
 
     @torch.no_grad()
     def take(self) -> None:
@@ -58,6 +77,17 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if not _alike(one, other):
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[
+        one.element_size()
+    ]  # numbers would be blind to -0 and NaN
+    return torch.equal(one.view(whole), other.detach().view(whole))
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +71,16 @@ class Callback:
 
     Where several processes train together, those of the first are told, and what they ask for is done in all.
     """
+
+    def state_dict(self) -> Mapping[str, Any] | None:
+        """What of it a checkpoint shall hold: numbers, texts, tensors, and lists, tuples and dicts of these.
+
+        A training that goes on hands it to :meth:`load_state_dict`. By default there is nothing.
+        """
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Be as it was when :meth:`state_dict` returned this; called before ``on_fit_start``."""
 
     def on_fit_start(self, plan: FitPlan) -> None:
         """Training is about to begin."""

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training at the next good moment instead of in the middle of an update."""
+"""Ctrl-C and SIGTERM end a training at the next good moment instead of in the middle of an update."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-__all__ = ["CtrlC"]
+__all__ = ["CtrlC", "Terminated"]
+
+TERMINATED = 128 + signal.SIGTERM
 
 Item = TypeVar("Item")
+
+
+class Terminated(SystemExit):
+    """A training was ended by SIGTERM, after it had written a checkpoint; the program ends with code 143."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
 
 
 class CtrlC:
@@ -18,15 +27,24 @@ class CtrlC:
 
     Outside the main thread, where Python takes no signal handlers, it notes nothing and Ctrl-C stays as it was.
 
+    Args:
+        terminable: Whether SIGTERM is noted likewise; the second one ends the program as usual.
+
     Attributes:
         pressed: Whether it was.
         cut: Whether it was in a block within this one, which it ended.
+        lost: Whether batches were lost to it: the epoch ended before its time.
+        terminated: Whether SIGTERM came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, terminable: bool = False) -> None:
         self.pressed = False
         self.cut = False
+        self.lost = False
+        self.terminated = False
+        self._terminable = terminable
         self._installed = False
+        self._installed_term = False
 
     def __enter__(self) -> CtrlC:
         if threading.current_thread() is threading.main_thread():
@@ -35,7 +53,17 @@ class CtrlC:
             if self._before not in (signal.SIG_IGN, None):
                 signal.signal(signal.SIGINT, self._note)
                 self._installed = True
+            self._before_term = signal.getsignal(signal.SIGTERM)
+            if self._terminable and self._before_term not in (signal.SIG_IGN, None):
+                signal.signal(signal.SIGTERM, self._note_term)
+                self._installed_term = True
         return self
+
+    def _note_term(self, number: int, _frame: FrameType | None) -> None:
+        if self.terminated:
+            signal.signal(number, self._before_term)
+            signal.raise_signal(number)
+        self.terminated = True
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if self.pressed:
@@ -52,8 +80,9 @@ class CtrlC:
         try:
             yield from items
         except RuntimeError:
-            if not self.pressed:
+            if not self.pressed and not self.terminated:
                 raise
+            self.lost = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -61,3 +90,6 @@ class CtrlC:
         if self._installed:
             signal.signal(signal.SIGINT, self._before)
             self._installed = False
+        if self._installed_term:
+            signal.signal(signal.SIGTERM, self._before_term)
+            self._installed_term = False

@@ -13,12 +13,14 @@ from stoker.data.batches import Batches
 from stoker.data.trees import Batch
 from stoker.engines.step import Engine, Epoch, EpochOutcome, Step
 from stoker.errors import DataError, NonFiniteLossError, UnknownNameError
-from stoker.randomness import derive_seed, preserved_randomness, seed_globally
+from stoker.randomness import derive_seed, preserved_randomness, seed_globally, set_random_states
 from stoker.training.average import WeightAverage
 from stoker.training.best import BestWeights, Snapshot, non_finite_parameter
 from stoker.training.callbacks import Callback, EpochProgress, StepProgress
+from stoker.training.checkpoints.checkpointer import Checkpointer
+from stoker.training.checkpoints.state import Begun, Parts
 from stoker.training.history import History, Row, StopReason
-from stoker.training.interrupts import CtrlC
+from stoker.training.interrupts import CtrlC, Terminated
 from stoker.training.schedules import Schedule
 
 __all__ = ["Loop", "TrainState"]
@@ -28,7 +30,8 @@ __all__ = ["Loop", "TrainState"]
 class TrainState:
     """All that the next step depends on, besides the model and the optimizer, which are the user's own objects.
 
-    Random numbers need no place here: those of an epoch are seeded by ``(seed, epoch)``.
+    Random numbers need no place here: those of an epoch are seeded by ``(seed, epoch)``. Within an epoch their
+    generators' states belong to it too; see :mod:`stoker.training.checkpoints.state`, which keeps all of it.
 
     Attributes:
         epoch: Epochs begun so far, over all calls to ``fit``.
@@ -61,6 +64,11 @@ class Loop:
         evaluate: Gives an epoch's ``{"loss": …}`` on the validation split; ``None`` without one.
         restore_best: Whether the model gets the best epoch's weights in the end.
         first_look: Given the first batch before anything is done with it.
+        snapshot: The best weights so far; taken when the epochs begin if left out.
+        callbacks: Those of the watchers that may have a state to be kept.
+        checkpointer: Keeps the state now and then; ``None`` if nothing is kept.
+        begun: The epoch that a checkpoint was taken in, which goes on first.
+        ended: Why there is nothing left to train, if a checkpoint says so.
     """
 
     engine: Engine
@@ -74,18 +82,29 @@ class Loop:
     evaluate: Callable[[], dict[str, float]] | None
     restore_best: bool
     first_look: Callable[[Batch], None] | None = None
+    snapshot: Snapshot | None = None
+    callbacks: Sequence[Callback] = ()
+    checkpointer: Checkpointer | None = None
+    begun: Begun | None = None
+    ended: StopReason | None = None
 
     def run(self, numbers: range) -> None:
         """Train the epochs of these numbers (from 0).
 
         Raises:
+            CheckpointError: The state cannot be kept.
             DataError: An epoch has no batch.
+            DiskFullError: There is no room for a checkpoint.
             NonFiniteLossError: The loss or a weight became NaN or infinite; the model has the best weights so far.
+            Terminated: SIGTERM came, and the state is kept.
             UnknownNameError: What is to be monitored is not measured.
         """
         best, average, model = self.state.best, self.state.average, self.step.model
-        snapshot = Snapshot(model)
-        stopped: StopReason = "finished"
+        snapshot = self.snapshot = self.snapshot or Snapshot(model)
+        stopped: StopReason = self.ended or "finished"
+        if self.checkpointer is not None:
+            begun = 0 if self.begun is None else self.begun.outcome.steps
+            self.checkpointer.begin(self._parts(), self.state.step + begun)
         for number in numbers:
             for watcher in self.watchers:
                 watcher.on_epoch_start(number + 1)
@@ -96,6 +115,8 @@ class Loop:
                 snapshot.restore()
                 self.step.optimizer.state.clear()  # moments of gradients that were not finite
                 raise _non_finite(number + 1, outcome, parameter, self.history)
+            if self.ctrl_c.terminated and not (outcome.complete and not self.ctrl_c.lost) and not asked:
+                raise Terminated  # what there is was kept where the epoch was left
             if outcome.steps == 0 and not self._any(self.ctrl_c.pressed):
                 raise _no_batches(number + 1, first=number == numbers[0])
             if outcome.steps:
@@ -118,13 +139,43 @@ class Loop:
                 stopped = "patience"
             elif self._any(asked):
                 stopped = "callback"
-            if stopped != "finished":
+            over = stopped != "finished" or number == numbers[-1]
+            self._keep_epoch(number + 1, outcome, stopped if over else "running")
+            if over:
                 break
         if self.restore_best and best.monitor is not None:
             snapshot.restore()
         elif average is not None:
             average.keep()
         self.history.stopped = stopped
+
+    def _parts(self) -> Parts:
+        assert self.snapshot is not None
+        return Parts(
+            self.step, self.state, self.snapshot, self.history, self.engine, self.batches, callbacks=self.callbacks
+        )
+
+    def _keep_epoch(self, epochs: int, outcome: EpochOutcome, stopped: StopReason) -> None:
+        """Keep the state at the end of an epoch if that is due. After Ctrl-C it was kept where the epoch was left."""
+        keeper, cut = self.checkpointer, not outcome.complete or self.ctrl_c.lost
+        if keeper is None or (stopped == "interrupted" and cut):
+            return
+        parts, last = self._parts(), stopped != "running" and keeper.asked
+        if last or self._leaving() or keeper.due(parts, self.state.step, epochs):
+            # Ctrl-C between two epochs is no reason not to go on from there
+            said = "running" if stopped == "interrupted" else stopped
+            keeper.write(parts, self.state.step, epochs, None, said)
+        if self.ctrl_c.terminated:
+            raise Terminated
+
+    def _keep_within(self, number: int, outcome: EpochOutcome) -> None:
+        """Keep the state in the middle of an epoch, if that is due or the epoch ends here."""
+        keeper, step = self.checkpointer, self.state.step + outcome.steps
+        if keeper is not None and (self._leaving() or keeper.due(self._parts(), step)):
+            keeper.write(self._parts(), step, number, outcome, "running")
+
+    def _leaving(self) -> bool:
+        return self.ctrl_c.pressed or self.ctrl_c.terminated
 
     def _train(self, number: int, *, first: bool, left: int) -> tuple[EpochOutcome, bool]:
         """Train one epoch; also whether a listener asked to stop within it."""
@@ -145,7 +196,12 @@ class Loop:
             with preserved_randomness(device):  # when a callback is told depends on the clock, its draws must not
                 for watcher in self.watchers:
                     watcher.on_progress(progress)
-            return not self.ctrl_c.pressed
+            self._keep_within(number, outcome)
+            return not self._leaving()
+
+        def cut(steps: int) -> int | None:
+            place = None if self.checkpointer is None else self.checkpointer.cut(before + steps)
+            return None if place is None else place - before
 
         if not self.step.model.training:
             self.step.model.train()
@@ -158,9 +214,15 @@ class Loop:
             batches = _begun(batches)  # a loader draws its order when it begins, and it must be the same in all
             if not replicas.first:
                 seed_globally(derive_seed(self.seed, "noise", number, replicas.rank), device)
+        outcome, begun, self.begun = EpochOutcome(), self.begun, None
+        if begun is not None:
+            outcome = begun.outcome
+            _pass_over(batches, outcome.steps * self.step.accumulate)
+            set_random_states(device, begun.random)
         step = replace(self.step, on_update=heard if listeners else None)
         with torch.enable_grad():
-            outcome = self.engine.train_epoch(step, Epoch(self.batches, number, batches, left), watch)
+            epoch = Epoch(self.batches, number, batches, left, outcome, cut)
+            outcome = self.engine.train_epoch(step, epoch, watch)
         self.state.step += outcome.steps
         return outcome, asked
 
@@ -186,6 +248,11 @@ def _begun(batches: Iterator[Batch], look: Callable[[Batch], None] = lambda _: N
     for batch in first:
         look(batch)
     return itertools.chain(first, batches)
+
+
+def _pass_over(batches: Iterator[Batch], count: int) -> None:
+    for _ in itertools.islice(batches, count):
+        pass
 
 
 def _no_batches(epoch: int, *, first: bool) -> DataError:

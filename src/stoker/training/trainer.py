@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
 from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
-from stoker.data.trees import Batch, batch_rows, call_model
+from stoker.data.trees import Batch, batch_rows
 from stoker.engines.explain import Explanation, explain
 from stoker.engines.registry import choose_engine
 from stoker.engines.replicas import Replicas
@@ -28,11 +27,15 @@ from stoker.metrics.metric_set import MetricSet
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally
 from stoker.training import evaluation
 from stoker.training.average import WeightAverage
-from stoker.training.best import BestWeights
+from stoker.training.best import BestWeights, Snapshot
 from stoker.training.callbacks import Callback, FitPlan
+from stoker.training.checkpoints.identity import about_training
+from stoker.training.checkpoints.resuming import Checkpoints, course
+from stoker.training.checkpoints.state import Parts, restored
 from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
 from stoker.training.history import History
 from stoker.training.interrupts import CtrlC
+from stoker.training.lazy import is_lazy, materialise
 from stoker.training.loop import Loop, TrainState
 from stoker.training.lr_finder import LrCurve, find_lr
 from stoker.training.measures import Metrics
@@ -48,9 +51,6 @@ from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, ch
 from stoker.training.scores import Scores, score_direction
 
 __all__ = ["Trainer"]
-
-
-Lazy = (UninitializedParameter, UninitializedBuffer)
 
 
 class Trainer:
@@ -108,6 +108,7 @@ class Trainer:
         objective: What is minimised and measured.
         state: Where training stands.
         engine, engine_reason: What carries out the steps, and why.
+        engine_asked: The name that it was asked for by.
 
     Raises:
         UnknownNameError: A name is not known.
@@ -159,6 +160,7 @@ class Trainer:
         self.device = resolve_device(device)
         self.autocast = autocast_dtype(precision)
         self.engine = choose_engine(engine, deterministic=deterministic) if isinstance(engine, str) else engine
+        self.engine_asked = engine if isinstance(engine, str) else engine.name
         self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
         self.model = model.to(self.device)
         if self.channels_last:
@@ -173,7 +175,7 @@ class Trainer:
             "settings": optimizer_settings,
             "groups": groups,
         }
-        self._lazy = any(isinstance(leaf, Lazy) for leaf in (*model.parameters(), *model.buffers()))
+        self._lazy = is_lazy(model)
         self._optimizer = None if self._lazy else self._build_optimizer()
         self.schedule = schedule
         self.schedule_settings = schedule_settings
@@ -211,11 +213,18 @@ class Trainer:
         progress: ProgressMode = "auto",
         loader_args: Mapping[str, Any] | None = None,
         check: bool = True,
+        checkpoint: str | Path | Checkpoints | None = None,
+        checkpoint_every: str = "1epoch",
+        keep: int = 3,
+        resume: bool | str | Path = False,
     ) -> History:
         """Train for some epochs; called again, train for some more.
 
         Ctrl-C ends the training within a moment: what is trained is kept, and the history says ``interrupted``. A
-        second one interrupts at once.
+        second one interrupts at once. With ``checkpoint``, SIGTERM does, as :class:`SystemExit` of code 143.
+
+        A training that went on from a checkpoint comes to the same bits as one that was never interrupted, on the same
+        machine with the same software; see ``docs/resume.md``.
 
         Args:
             train: ``(inputs, targets)`` of tensors or arrays, a ``Dataset``, a ``DataLoader``, or batches. The last two
@@ -234,6 +243,13 @@ class Trainer:
             check: Whether to look at the first batch, as :meth:`check` does, before it is trained on. Errors stop the
                 training; warnings are told as :class:`stoker.training.preflight.findings.CheckWarning`. The weights
                 come out the same to the bit; hooks of yours see a few calls more.
+            checkpoint: The directory for checkpoints, which must hold none unless ``resume`` says so; or a
+                :class:`stoker.training.checkpoints.resuming.Checkpoints`, which says the rest as well.
+            checkpoint_every: ``"1epoch"``, ``"500steps"``, ``"2min"`` and their like. One is written at the end too.
+            keep: How many of the newest checkpoints remain.
+            resume: ``True``: go on from the newest checkpoint in ``checkpoint``, or begin if there is none. A
+                directory: go on from the newest there. Then ``epochs`` counts those that are over; once all are, more
+                may be asked for, for which the schedule begins anew.
 
         Returns:
             A row per epoch: ``epoch, step, lr, train_loss`` (the mean over samples, of the losses as trained on),
@@ -242,6 +258,9 @@ class Trainer:
         Raises:
             ConfigError: A setting is out of range.
             CheckError: The check found errors; nothing was trained.
+            CheckpointError: A checkpoint is of another model, data, settings or software, or damaged, or there is none;
+                or the state holds what cannot be kept.
+            DiskFullError: There is no room for a checkpoint.
             DataError: The data have no rows or do not fit together, or targets not the outputs.
             InputTypeError: The data are of a kind that cannot be batched, or the criterion returns no single number.
             NonFiniteLossError: The loss or the weights became NaN or infinite. The model is given the best weights so
@@ -258,24 +277,36 @@ class Trainer:
             self._materialise(batches)
         best = self._best(valid_batches is not None, monitor, min_delta, patience)
         history = History(monitor=best.monitor)
-        first = self.state.epoch
+        processes = 1 if self.replicas is None else self.replicas.world
+        keeping = Checkpoints.of(checkpoint, checkpoint_every, keep, resume, processes)
+        saved = None if keeping is None else keeping.found()
+        compared = {"patience": patience, "min_delta": min_delta, "monitor": best.monitor}
+        about = {} if keeping is None else about_training(self, batches, valid_batches, compared)
+        way = course(saved, about, epochs, self.state.epoch, keeping)
         steps = _updates(batches, self.accumulate)
         modes = [(module, module.training) for module in self.model.modules()]
         self.state.best = best
         self.state.schedule = build_schedule(
             self.schedule,
             self.optimizer,
-            total_steps=None if steps is None else epochs * steps,
+            total_steps=None if steps is None else way.legs.epochs * steps,
             settings=self.schedule_settings,
             direction=best.direction,
             interval=self.schedule_interval,
-            epochs=epochs,
+            epochs=way.legs.epochs,
         )
         self.state.average = None if self.ema is None else WeightAverage(self.model, self.ema)
+        callbacks = tuple(callbacks)
         watchers = self._watchers(callbacks, progress)
+        snapshot, begun = None, None
+        if saved is not None:
+            snapshot = Snapshot(self.model)
+            parts = Parts(self._step(), self.state, snapshot, history, self.engine, batches, callbacks)
+            begun = restored(saved, parts, new_leg=way.new_leg)
+        keeper = None if keeping is None else keeping.keeper(about, way.legs, history.seconds)
         plan = FitPlan(
-            epochs=first + epochs,
-            first_epoch=first + 1,
+            epochs=way.legs.first + way.legs.epochs,
+            first_epoch=way.done + 1,
             steps_per_epoch=steps,
             rows=batches.rows,
             parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
@@ -288,10 +319,10 @@ class Trainer:
         with ExitStack() as told:  # each of them, whatever the others raise
             for watcher in watchers:
                 told.callback(watcher.on_fit_end, history)
-            started = time.perf_counter()
+            started = time.perf_counter() - history.seconds
             try:
                 with (
-                    CtrlC() as ctrl_c,
+                    CtrlC(terminable=keeper is not None) as ctrl_c,
                     deterministic_algorithms(self.deterministic),
                     preserved_randomness(self.device),
                     naming_batch_size("fit", batches.batch_size),
@@ -310,7 +341,12 @@ class Trainer:
                         evaluate=None if valid_batches is None else lambda: self._evaluate(valid_batches),
                         restore_best=patience is not None if restore_best is None else restore_best,
                         first_look=partial(self._first_look, check=check),
-                    ).run(range(first, first + epochs))
+                        snapshot=snapshot,
+                        callbacks=callbacks,
+                        checkpointer=keeper,
+                        begun=begun,
+                        ended=way.ended,
+                    ).run(way.numbers)
             except KeyboardInterrupt:
                 history.stopped = "interrupted"
                 raise
@@ -424,15 +460,7 @@ class Trainer:
         return watchers if self.replicas is None or self.replicas.first else []
 
     def _materialise(self, batches: Batches) -> None:
-        """Call a lazy model once, so that it takes its sizes from a batch, and make the optimizer of what it has."""
-        with preserved_randomness(self.device), evaluation.evaluating(self.model):
-            seed_globally(derive_seed(self.seed, "init"), self.device)
-            for inputs, _ in itertools.islice(batches.epoch(0), 1):
-                check_call(self.model, inputs)
-                call_model(self.model, inputs)
-        if left := [name for name, parameter in self.model.named_parameters() if isinstance(parameter, Lazy)]:
-            fix = "Give it its size, or use it in forward."
-            raise ConfigError("model", "must know its sizes after a first batch", f"{left[0]} without one", fix)
+        materialise(self.model, batches, self.seed, self.device)
         self._lazy = False
         self._optimizer = self._build_optimizer()
 

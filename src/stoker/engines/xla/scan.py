@@ -16,7 +16,7 @@ from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
-from stoker.engines.xla.crossing import borrowed, copied, overwrite
+from stoker.engines.xla.crossing import borrowed, copied, overwrite, to_torch
 from stoker.engines.xla.program import Arguments, Carry, Program
 
 __all__ = ["Data", "Scan", "arguments_like"]
@@ -74,8 +74,14 @@ class Scan:
         """Give the user's model and optimizer the state."""
         parameters, buffers, slots, averages = self.carry
         state, average = self.state, self.step.average
-        mine = [*state.parameters.values(), *state.buffers.values(), *state.slots, *state.averages]
-        overwrite(mine, [*parameters, *buffers, *slots, *averages])
+        # A buffer that is not written to stays as old as it is: the criterion may hold it too, as a program's constant.
+        moved = [
+            (tensor, array)
+            for tensor, array in zip(state.buffers.values(), buffers, strict=True)
+            if not _same_bits(tensor, to_torch(array))
+        ]
+        mine = [*state.parameters.values(), *state.slots, *state.averages, *(tensor for tensor, _ in moved)]
+        overwrite(mine, [*parameters, *slots, *averages, *(array for _, array in moved)])
         if average is not None:
             average.updates = self.averaged
         cohorts = [replace(cohort, counts=counts) for cohort, counts in zip(state.cohorts, self.counts, strict=True)]
@@ -142,6 +148,10 @@ def arguments_like(
         max_norm=[] if step.clip_norm is None else [np.asarray(step.clip_norm, dtype=np.float32)],
         seed=np.int32(seed),
     )
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
 
 
 def _others(group: Mapping[str, Any]) -> dict[str, Any]:

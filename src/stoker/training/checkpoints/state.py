@@ -1,0 +1,261 @@
+"""All that the next step depends on: taken from a training, and given to one that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from stoker.data.batches import Batches
+from stoker.engines.standing import Standing
+from stoker.engines.step import Engine, EpochOutcome, Step
+from stoker.errors import CheckpointError
+from stoker.randomness import random_states
+from stoker.training.best import Snapshot
+from stoker.training.callbacks import Callback
+from stoker.training.history import History
+
+if TYPE_CHECKING:
+    from stoker.training.loop import TrainState
+
+__all__ = ["Begun", "Legs", "Parts", "captured", "legs_of", "restored"]
+
+
+@dataclass(frozen=True)
+class Legs:
+    """Where a training stands among the epochs asked for.
+
+    Attributes:
+        origin: Epochs of the trainer before this training.
+        asked: How many this training has, as last asked for.
+        first: Epochs before the leg that is trained now: each time that more are asked for, another begins.
+        epochs: How many this leg has.
+    """
+
+    origin: int
+    asked: int
+    first: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An epoch that was left in its middle.
+
+    Attributes:
+        outcome: What it came to.
+        random: The generators' states; see :func:`stoker.randomness.random_states`.
+    """
+
+    outcome: EpochOutcome
+    random: tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that hold a training's state.
+
+    Attributes:
+        step: With the model, its criteria, the optimizer and the weights' average.
+        state: Counters, schedule and best epoch.
+        snapshot: The best weights.
+        history: The rows so far.
+        engine: What carries out the steps.
+        batches: The training data.
+        callbacks: Those that may have a state of their own.
+    """
+
+    step: Step
+    state: TrainState
+    snapshot: Snapshot
+    history: History
+    engine: Engine
+    batches: Batches
+    callbacks: Sequence[Callback]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules with parameters and buffers that a step may change."""
+        return {"model": self.step.model} | {f"criterion {i}": one for i, one in enumerate(self.step.criteria)}
+
+
+def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: float) -> dict[str, Any]:
+    """The state as plain data and tensors, which are the training's own and no copies.
+
+    Args:
+        parts: What holds it.
+        epoch: How many epochs are over.
+        outcome: Of the one under way; ``None`` between two.
+        seconds: How long training took so far.
+    """
+    state, step = parts.state, parts.step
+    modules = {name: _tensors_of(module) for name, module in parts.modules().items()}
+    under_way = None
+    if outcome is not None:
+        numbers = {"steps": outcome.steps, "samples": outcome.samples, "loss_sum": outcome.loss_sum}
+        under_way = {**numbers, "random": random_states(step.device)}
+    average = step.average
+    return {
+        "epoch": epoch,
+        "step": state.step,
+        "under_way": under_way,
+        "engine": parts.engine.standing(step, parts.batches, under_way=outcome is not None).as_dict(),
+        "rows": [dict(row) for row in parts.history.rows],
+        "seconds": seconds,
+        "best": {"value": state.best.value, "epoch": state.best.epoch, "waited": state.best.waited},
+        "modules": modules,
+        "extra": _extra_states(step.model),
+        "snapshot": parts.snapshot.besides(modules["model"]),
+        "average": None if average is None else {"updates": average.updates, "tensors": average.tensors()},
+        "optimizer": step.optimizer.state_dict(),
+        "schedule": None if state.schedule is None else state.schedule.scheduler.state_dict(),
+        "callbacks": [[type(one).__name__, one.state_dict()] for one in parts.callbacks],
+    }
+
+
+def legs_of(saved: Mapping[str, Any]) -> Legs:
+    """Where a checkpoint's training stood.
+
+    Raises:
+        CheckpointError: It does not say so.
+    """
+    legs = saved.get("legs")
+    if not isinstance(legs, dict) or set(legs) != set(Legs.__annotations__):
+        raise _unfit("where its training stood", legs)
+    if not all(type(value) is int and value >= 0 for value in legs.values()):
+        raise _unfit("where its training stood", legs)
+    return Legs(**legs)
+
+
+def _begun(saved: Mapping[str, Any]) -> Begun | None:
+    under_way = saved["under_way"]
+    if under_way is None:
+        return None
+    outcome = EpochOutcome(int(under_way["steps"]), int(under_way["samples"]), float(under_way["loss_sum"]))
+    cpu, device = under_way["random"]
+    return Begun(outcome, (cpu, device))
+
+
+def restored(saved: Mapping[str, Any], parts: Parts, *, new_leg: bool) -> Begun | None:
+    """Give a training the state of a checkpoint.
+
+    Args:
+        saved: What :func:`captured` returned, as read.
+        parts: What is to hold it: of the same job, freshly made.
+        new_leg: Whether more epochs were asked for than the training had. The schedule begins anew then, and so does
+            the waiting for an improvement.
+
+    Returns:
+        The epoch that it was taken in; ``None`` if it was taken between two.
+
+    Raises:
+        CheckpointError: It does not fit, or is malformed.
+    """
+    try:
+        for name, module in parts.modules().items():
+            _check_tensors(name, saved["modules"].get(name), module)
+        _restore(saved, parts, new_leg)
+        return _begun(saved)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise _unfit("a state that fits this training", f"{type(error).__name__}: {error}") from error
+
+
+@torch.no_grad()
+def _restore(saved: Mapping[str, Any], parts: Parts, new_leg: bool) -> None:
+    state, step = parts.state, parts.step
+    state.epoch, state.step = int(saved["epoch"]), int(saved["step"])
+    parts.history.rows[:] = [dict(row) for row in _listed(saved["rows"])]
+    parts.history.seconds = float(saved["seconds"])
+    for name, module in parts.modules().items():
+        Snapshot(module, _placed(saved["modules"][name], step.device)).restore()
+    for name, extra in saved["extra"].items():
+        step.model.get_submodule(name).set_extra_state(extra)
+    parts.snapshot.put(_placed({**saved["modules"]["model"], **saved["snapshot"]}, step.device))
+    best = saved["best"]
+    state.best.value, state.best.epoch = float(best["value"]), int(best["epoch"])
+    state.best.waited = 0 if new_leg else int(best["waited"])
+    parts.history.best_epoch = state.best.epoch
+    if step.average is not None:
+        step.average.updates = int(saved["average"]["updates"])
+        for mine, theirs in zip(step.average.tensors(), saved["average"]["tensors"], strict=True):
+            mine.copy_(theirs)
+    _restore_optimizer(step, saved["optimizer"], rates=not new_leg)
+    if state.schedule is not None and not new_leg:
+        state.schedule.scheduler.load_state_dict(saved["schedule"])
+    parts.engine.resume(Standing.from_dict(saved["engine"]))
+    _restore_callbacks(parts.callbacks, saved["callbacks"])
+
+
+def _restore_optimizer(step: Step, saved: dict[str, Any], *, rates: bool) -> None:
+    """Give the optimizer its state; torch would cast what is not of its parameter's dtype, and drop the strides."""
+    optimizer = step.optimizer
+    before = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for lr, mine, theirs in zip(before, optimizer.param_groups, saved["param_groups"], strict=True):
+        if not rates:
+            mine["lr"] = lr
+        for parameter, number in zip(mine["params"], theirs["params"], strict=True):
+            for name, value in saved["state"].get(number, {}).items():
+                held = optimizer.state[parameter].get(name)
+                if isinstance(value, Tensor) and isinstance(held, Tensor) and not _alike(held, value):
+                    optimizer.state[parameter][name] = value.to(held.device)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.stride() == other.stride()
+
+
+def _restore_callbacks(callbacks: Sequence[Callback], saved: Sequence[Any]) -> None:
+    kept = [(place, name, state) for place, (name, state) in enumerate(saved) if state is not None]
+    for place, name, state in kept:
+        if place >= len(callbacks) or type(callbacks[place]).__name__ != name:
+            fix = "Pass the same callbacks in the same order."
+            raise CheckpointError("callbacks", f"must have a {name} in place {place + 1}, as the checkpoint", "", fix)
+        callbacks[place].load_state_dict(state)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list was expected, not {type(value).__name__}")
+    return value
+
+
+def _placed(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    return dict((*module.named_parameters(), *module.named_buffers()))
+
+
+def _extra_states(model: nn.Module) -> dict[str, Any]:
+    """What modules keep besides tensors, by torch's own protocol."""
+    return {
+        name: module.get_extra_state()
+        for name, module in model.named_modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
+
+
+def _check_tensors(what: str, saved: Any, module: nn.Module) -> None:
+    if not isinstance(saved, dict) or not all(isinstance(tensor, Tensor) for tensor in saved.values()):
+        raise _unfit(f"the {what}'s tensors", type(saved).__name__)
+    fixed = {name for name, _ in module.named_parameters()}  # buffers may change their shape
+    mine = _tensors_of(module)
+    for name in sorted(mine.keys() | saved.keys()):
+        have, want = (None if name not in side else _form(side[name], name in fixed) for side in (saved, mine))
+        if have != want:
+            fix = "Go on with the model that was trained."
+            raise CheckpointError("resume", f"{name} of the {what} must be the checkpoint's, {have}", want, fix)
+
+
+def _form(tensor: Tensor, shape: bool) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape) if shape else ''}".strip()
+
+
+def _unfit(rule: str, got: Any) -> CheckpointError:
+    return CheckpointError("checkpoint", f"must hold {rule}", str(got)[:200], "Go on from another one, or start anew.")

@@ -45,9 +45,9 @@ BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, ca
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
 READY = 0.05  # and where the program is, too: the compared updates
-AT_ONCE = 1.7  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
+AT_ONCE = 1.3  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
 KEPT = 0.1  # the same where there is one already, of a training before
-UNKNOWN = 2.0  # the same for models whose code may turn out to be no program
+UNKNOWN = 1.5  # the same for models whose code may turn out to be no program
 WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -22,9 +23,11 @@ from stoker.metrics.registry import default_metrics, entry_for
 from stoker.models.own import OwnModel
 from stoker.settings import merge
 from stoker.training.callbacks import Callback
+from stoker.training.checkpoints.resuming import Checkpoints
 from stoker.training.history import History, Row
 from stoker.training.preflight.findings import act_on
 from stoker.training.trainer import Trainer
+from stoker.tuning.interrupted import continued, forget
 from stoker.tuning.settings import placed
 from stoker.tuning.space import Space
 from stoker.tuning.storage import LOST, patiently
@@ -61,7 +64,25 @@ class _Reporter(Callback):
         return self.pruned or self.stopped
 
 
-class FitObjective:
+class _Kept:
+    """An objective whose trials keep checkpoints.
+
+    Attributes:
+        folder: Where; ``None`` if they keep none.
+        trials: How many there are to be.
+    """
+
+    folder: Path | None = None
+    trials = 1
+
+    def _ended(self, trial: optuna.Trial, outcome: Outcome) -> Outcome:
+        """The outcome; of a trial that is over, nothing else is kept."""
+        if outcome.state != "interrupted":
+            forget(self.folder, trial.number)
+        return outcome
+
+
+class FitObjective(_Kept):
     """A job of :func:`stoker.fit`, without its run directory.
 
     The data are loaded once in a process, and encoded once for all trials whose settings of the data are the same.
@@ -74,7 +95,6 @@ class FitObjective:
         valid: See :func:`stoker.fit`.
         test: Likewise.
         model: The user's own model, if its class was passed.
-        trials: How many there are to be.
     """
 
     reports = False  # it does
@@ -89,9 +109,7 @@ class FitObjective:
         valid: Any = None,
         test: Any = None,
         model: Any = None,
-        trials: int = 1,
     ) -> None:
-        self.trials = trials
         self.source, self.valid, self.test, self.model = source, valid, test, model
         self.raw, self.space, self.metric = dict(raw), space, metric
         self._loaded: dict[str, DataSet] | None = None
@@ -163,29 +181,28 @@ class FitObjective:
     def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
         config = self.config(self.suggest(trial))
         own = named_model(config, self.model)
-        ready = assemble(self.encoded(config, own), config, own, notify=lambda _: None)
-        trainer = job_trainer(ready, self._engine(config))
         found: dict[str, Any] = {}
-        if ready.config.training.lr == "auto":
-            rate = find_rate(trainer, ready, None).suggestion
-            found["lr"] = rate
-            ready = with_rate(ready, rate)
-            trainer = job_trainer(ready, self._engine(config))
         reporter = _Reporter(trial, f"valid_{self.metric}", stop)
-        history = _train(trainer, ready, reporter)
-        return _outcome(history, reporter, found)
+
+        def train(keeping: Checkpoints | None) -> History:
+            ready = assemble(self.encoded(config, own), config, own, notify=lambda _: None)
+            trainer = job_trainer(ready, self._engine(config))
+            if ready.config.training.lr == "auto":
+                rate = found["lr"] = find_rate(trainer, ready, None).suggestion
+                ready = with_rate(ready, rate)
+                trainer = job_trainer(ready, self._engine(config))
+            return _train(trainer, ready, reporter, keeping)
+
+        history = continued(self.folder, trial.number, train)
+        return self._ended(trial, _outcome(history, reporter, found))
 
     def _engine(self, config: FitConfig) -> Engine:
         """Chosen by the whole study's length, and never by a clock, on which values would depend in their last bits."""
         return choose_engine(config.training.engine, deterministic=True, trainings=self.trials)
 
 
-def _train(trainer: Trainer, ready: Prepared, reporter: _Reporter) -> History:
-    """Train a trial, from its first epoch.
-
-    A trial that was interrupted comes here again with the same settings and seed, so that it comes to the same result.
-    This is the one place where it would go on from a checkpoint of its own instead.
-    """
+def _train(trainer: Trainer, ready: Prepared, reporter: _Reporter, keeping: Checkpoints | None) -> History:
+    """Train a trial. One that was interrupted comes here again with the same settings and seed."""
     training = ready.config.training
     batch_size = training.batch_size
     act_on(one for one in trainer.check(ready.splits["train"], batch_size=batch_size) if one.severity == "error")
@@ -201,6 +218,7 @@ def _train(trainer: Trainer, ready: Prepared, reporter: _Reporter) -> History:
         callbacks=[reporter],
         progress="none",
         check=False,
+        checkpoint=keeping,
     )
 
 
@@ -214,7 +232,7 @@ def _outcome(history: History, reporter: _Reporter, found: Mapping[str, Any]) ->
     return Outcome("complete", history.best[history.monitor], {**about, "best_epoch": history.best_epoch})
 
 
-class BuildObjective:
+class BuildObjective(_Kept):
     """A :class:`stoker.Trainer` that the user builds from the trial's values, trained on the user's data.
 
     Args:
@@ -224,7 +242,6 @@ class BuildObjective:
         train: What :meth:`stoker.Trainer.fit` takes.
         valid: Likewise.
         fit: Further arguments of it.
-        trials: How many there are to be.
     """
 
     reports = False
@@ -238,24 +255,26 @@ class BuildObjective:
         train: Any,
         valid: Any,
         fit: Mapping[str, Any],
-        trials: int = 1,
     ) -> None:
-        self.trials = trials
         self.build, self.space, self.metric = build, space, metric
         self.train, self.valid, self.fit = train, valid, dict(fit)
 
     def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
         values = patiently(lambda: self.space.suggest(trial))
-        trainer = self.build(dict(values))
-        if not isinstance(trainer, Trainer):
-            raise InputTypeError("build", "must return a stoker.Trainer", type(trainer).__name__)
-        if isinstance(trainer.engine, AutoEngine):  # as in a study of settings
-            trainer.engine = choose_engine("auto", deterministic=True, trainings=self.trials)
         reporter = _Reporter(trial, f"valid_{self.metric}", stop)
         settings = self.fit | {name: values[name] for name in ("epochs", "batch_size", "patience") if name in values}
         settings |= {"monitor": f"valid_{self.metric}", "restore_best": False, "progress": "none"}
-        history = trainer.fit(self.train, self.valid, callbacks=[reporter], **settings)
-        return _outcome(history, reporter, {})
+
+        def train(keeping: Checkpoints | None) -> History:
+            trainer = self.build(dict(values))
+            if not isinstance(trainer, Trainer):
+                raise InputTypeError("build", "must return a stoker.Trainer", type(trainer).__name__)
+            if isinstance(trainer.engine, AutoEngine):  # as in a study of settings
+                trainer.engine = choose_engine("auto", deterministic=True, trainings=self.trials)
+            return trainer.fit(self.train, self.valid, callbacks=[reporter], **settings | {"checkpoint": keeping})
+
+        history = continued(self.folder, trial.number, train)
+        return self._ended(trial, _outcome(history, reporter, {}))
 
 
 class OwnObjective:

@@ -204,7 +204,7 @@ def tune(
         study, plan = open_study(opened, plan, points, make_pruner(pruner or "median"), more=more)
         total = min(plan.trials, getattr(points, "size", plan.trials))
         if not isinstance(question.objective, OwnObjective):
-            question.objective.trials = total
+            question.objective.trials, question.objective.folder = total, folder / "trials"
         if total < plan.trials:
             tell(f"the grid has {total} points: there will be as many trials, not {plan.trials}")
         if workers > total:

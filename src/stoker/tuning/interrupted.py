@@ -1,0 +1,40 @@
+"""What is kept of a trial while it runs: whoever takes it after its worker's death goes on from there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from stoker.errors import CheckpointError
+from stoker.training.checkpoints.resuming import Checkpoints
+from stoker.training.history import History
+
+__all__ = ["EVERY", "continued", "forget"]
+
+EVERY = "10s"  # a trial that takes less than that is sooner run again than kept
+
+
+def continued(folder: Path | None, number: int, train: Callable[[Checkpoints | None], History]) -> History:
+    """Train a trial, from where it was left if anything is left of it on this machine.
+
+    Args:
+        folder: Of the study's trials; ``None`` where nothing is kept.
+        number: The trial's.
+        train: Builds what is trained, and trains it; called again, from the beginning, if what was kept cannot be gone
+            on from, such as with another version of torch.
+    """
+    if folder is None:
+        return train(None)
+    keeping = Checkpoints(folder / str(number), EVERY, keep=1, resume=True, asked=False, notify=lambda _: None)
+    try:
+        return train(keeping)
+    except CheckpointError:
+        forget(folder, number)
+        return train(keeping)
+
+
+def forget(folder: Path | None, number: int) -> None:
+    """Remove what was kept of a trial that is over."""
+    if folder is not None:
+        shutil.rmtree(folder / str(number), ignore_errors=True)

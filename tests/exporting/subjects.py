@@ -105,5 +105,5 @@ def fit(source: Any, out: Path, **settings: Any) -> stoker.Run:
         next(path for path in given if isinstance(path, Path)).touch()
 
     settings = {"epochs": 2, "progress": "none", "engine": "eager", "device": "cpu", **settings}
-    with patch.multiple("stoker.jobs.fit", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
+    with patch.multiple("stoker.jobs.writing", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
         return stoker.fit(source, out=out, **settings)

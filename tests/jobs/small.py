@@ -69,7 +69,7 @@ def quick_fit(source: Any, out: Path | None, *, pictures: bool = False, **settin
     settings = {**QUICK, **settings}
     if pictures:
         return stoker.fit(source, out=out, **settings)
-    with patch.multiple("stoker.jobs.fit", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
+    with patch.multiple("stoker.jobs.writing", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
         return stoker.fit(source, out=out, **settings)
 
 

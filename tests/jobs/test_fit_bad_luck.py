@@ -147,7 +147,7 @@ def test_where_only_pictures_find_no_room_the_rescued_run_has_none(
         calls.append(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stoker.jobs.fit._draw", full_at_once)
+    monkeypatch.setattr("stoker.jobs.writing._draw", full_at_once)
     with pytest.raises(DiskFullError, match="The run is kept in"):
         quick_fit(HOMES, tmp_path / "run", target="price")
     assert len(calls) == 2
@@ -177,7 +177,7 @@ def test_a_fault_in_writing_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest
 
     (tmp_path / "rescue").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescue"))
-    monkeypatch.setattr("stoker.jobs.fit.model_card", fail)
+    monkeypatch.setattr("stoker.jobs.writing.model_card", fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         quick_fit(HOMES, tmp_path / "run", target="price")
     assert [path.name for path in tmp_path.rglob("*")] == ["rescue"]
@@ -270,7 +270,7 @@ def test_ctrl_c_while_the_run_is_written(presses: int, tmp_path: Path, monkeypat
         for _press in range(presses):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("stoker.jobs.fit._draw", press)
+    monkeypatch.setattr("stoker.jobs.writing._draw", press)
     if presses == 1:
         run = quick_fit(HOMES, tmp_path / "run", target="price")
         assert run.stopped == "finished"

@@ -298,7 +298,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_network(tmp_path: Path, monkeyp
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("stoker.jobs.fit.learning_curves", fail)
+    monkeypatch.setattr("stoker.jobs.writing.learning_curves", fail)
     told: list[str] = []
     run = quick_fit(learning("price", 60), tmp_path / "run", target="price", pictures=True, notify=told.append)
     assert told == ["the pictures could not be drawn: RuntimeError: no font"]

@@ -102,7 +102,7 @@ def test_killed_while_the_run_was_written(homes: Path, tmp_path: Path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr("stoker.runs.files._remove_run", lambda _: None)
-        patched.setattr("stoker.jobs.fit.model_card", die)
+        patched.setattr("stoker.jobs.writing.model_card", die)
         with pytest.raises(Dies):
             quick_fit(homes, tmp_path / "broken", **SETTINGS)
     assert contents(stoker.resume(tmp_path / "broken", progress="none").path) == contents(whole.path)

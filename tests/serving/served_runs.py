@@ -65,5 +65,5 @@ def fit_small(home: Path, target: str) -> stoker.Run:
     def draw(*given: Any, **_: Any) -> None:
         next(path for path in given if isinstance(path, Path)).touch()
 
-    with patch.multiple("stoker.jobs.fit", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
+    with patch.multiple("stoker.jobs.writing", learning_curves=draw, predicted_vs_true=draw, confusion_matrix=draw):
         return stoker.fit(source, **settings)

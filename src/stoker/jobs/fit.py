@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import platform
 import shlex
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from stoker._version import __version__
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table
 from stoker.data.sources import load as load_source
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine
-from stoker.errors import ConfigError, DiskFullError, NonFiniteLossError, RunError, StokerError
+from stoker.errors import ConfigError, NonFiniteLossError, StokerError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.keeping import DEFAULT_EVERY, Job, alone, can_go_on, remove_job, write_job
 from stoker.jobs.loggers import check_loggers, make_loggers, record_metrics
 from stoker.jobs.prepare import Prepared, job_criterion, prepare, trained_part
 from stoker.jobs.rate import find_rate, with_rate
 from stoker.jobs.run import Run
+from stoker.jobs.writing import FIGURE_BYTES, Trained, model_bytes, resolved_settings, write_run
 from stoker.models.own import OwnModel, OwnModelConfig, own_model
 from stoker.models.registry import model_config
-from stoker.reporting.figures import confusion_matrix, learning_curves, lr_curve, predicted_vs_true
-from stoker.runs.artifact import save_weights
-from stoker.runs.card import model_card
 from stoker.runs.files import (
     CHECKPOINTS,
-    naming_full_disk,
     new_directory,
     refuse_bad_path,
     require_room,
-    write_atomic,
-    write_json,
 )
-from stoker.runs.record import FORMAT, Record, SourceRecord, TrainingRecord
 from stoker.training.callbacks import Callback
 from stoker.training.checkpoints.resuming import Checkpoints
 from stoker.training.device import resolve_device
-from stoker.training.history import History, history_csv
+from stoker.training.history import History
 from stoker.training.interrupts import CtrlC, Terminated
 from stoker.training.lr_finder import LrCurve
 from stoker.training.preflight.findings import act_on
@@ -58,7 +44,6 @@ from stoker.training.trainer import Trainer
 __all__ = ["Order", "carry_out", "fit", "job_trainer", "load_sources", "named_model", "prepared"]
 
 Notify = Callable[[str], None]
-FIGURE_BYTES = 2 << 20  # what the pictures and texts of a run take at most, roughly
 
 
 def fit(
@@ -232,7 +217,7 @@ def carry_out(
     with alone(path) if job is not None else nullcontext():
         if first:
             kept = 0 if job is None or not job.asked else (job.keep + 1) * 5
-            require_room(path, (2 + kept) * _bytes(ready.model) + FIGURE_BYTES)
+            require_room(path, (2 + kept) * model_bytes(ready.model) + FIGURE_BYTES)
         if job is not None:
             write_job(path, job)
         curve: LrCurve | None = None
@@ -241,7 +226,7 @@ def carry_out(
             tell(f"learning rate {curve.suggestion:.3g}, a tenth of where the loss was lowest: figures/lr_finder.png")
             ready = with_rate(ready, curve.suggestion)
             trainer = job_trainer(ready)
-        about = {"source": ready.provenance.name, **_resolved(ready, trainer)}
+        about = {"source": ready.provenance.name, **resolved_settings(ready, trainer)}
         loggers = make_loggers(order.logs if first else (), path, about)
         _check(trainer, ready, tell)
         checkpoints = None if job is None else _checkpoints(path, job, order)
@@ -259,7 +244,7 @@ def carry_out(
                 if not math.isfinite(values["loss"]):
                     tell(f"the loss of the {name} split is {values['loss']}: look for extreme values in it")
             if first:
-                _keep(path, _Trained(ready, trainer, history, metrics, origins, tell, order.notices, curve))
+                write_run(path, Trained(ready, trainer, history, metrics, origins, tell, order.notices, curve))
             if job is not None and not job.asked and history.stopped != "interrupted":
                 remove_job(path)
 
@@ -319,20 +304,6 @@ def named_model(config: FitConfig, given: Any) -> OwnModel | None:
     own = passed if passed is not None and passed.name == model.name else own_model(model.name)
     own.check(model.args)
     return own
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """All that a run is written from."""
-
-    ready: Prepared
-    trainer: Trainer
-    history: History
-    metrics: dict[str, dict[str, float]]
-    origins: dict[str, Provenance]
-    tell: Notify
-    notices: list[str]
-    curve: LrCurve | None
 
 
 def _check(trainer: Trainer, ready: Prepared, tell: Notify) -> None:
@@ -431,117 +402,3 @@ def job_trainer(ready: Prepared, engine: Engine | None = None) -> Trainer:
         seed=training.seed,
         engine=engine or training.engine,
     )
-
-
-def _bytes(model: torch.nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-
-
-def _keep(path: Path, trained: _Trained) -> None:
-    """Write the run; where that fails, into the temporary directory instead, so that hours of work are not lost."""
-    try:
-        _write(path, trained)
-    except Exception as error:
-        rescue = _rescue(path, trained)
-        if not isinstance(error, DiskFullError):
-            if rescue is None:
-                raise
-            fix = f"The run is kept in {rescue} instead."
-            raise RunError(str(path), "the run must be written where it was to be", error, fix) from error
-        error.fix = "Make room and train again: the temporary directory has none either."
-        if rescue is not None:
-            error.fix = f"The run is kept in {rescue} instead: move it to where there is room."
-        raise
-
-
-def _rescue(path: Path, trained: _Trained) -> Path | None:
-    """Write the run into the temporary directory, if that can be."""
-    rescue: Path | None = None
-    try:
-        rescue = Path(tempfile.mkdtemp(prefix=f"stoker-{path.name[:100]}-"))
-        _write(rescue, trained, figures="if there is room")
-    except Exception:  # what went wrong at first is told
-        if rescue is not None:
-            shutil.rmtree(rescue, ignore_errors=True)
-        return None
-    return rescue
-
-
-def _write(path: Path, trained: _Trained, figures: Literal["always", "if there is room"] = "always") -> None:
-    (path / "config.json").unlink(missing_ok=True)  # of a run that was trained further: until all is written it is none
-    save_weights(trained.ready.model, path / "model.safetensors")
-    write_json(path / "metrics.json", trained.metrics)
-    write_atomic(path / "history.csv", history_csv(trained.history.rows))
-    try:
-        with naming_full_disk(path / "figures"):
-            (path / "figures").mkdir(exist_ok=True)
-            _draw(path / "figures", trained)
-    except DiskFullError:
-        if figures == "always":
-            raise
-    except Exception as error:  # whatever keeps a picture from being drawn, the network is worth more
-        trained.tell(f"the pictures could not be drawn: {type(error).__name__}: {error}")
-    record = _record(trained).model_dump(mode="json")
-    write_atomic(path / "README.md", model_card(record, trained.metrics))
-    write_json(path / "config.json", record)  # last: a directory without it is no run
-
-
-def _draw(figures: Path, trained: _Trained) -> None:
-    ready, history = trained.ready, trained.history
-    best = history.best_epoch if history.monitor is not None else None
-    learning_curves(history.rows, figures / "learning_curves.png", best_epoch=best)
-    if (curve := trained.curve) is not None:
-        path, title = figures / "lr_finder.png", ready.provenance.name
-        lr_curve(curve.lrs, curve.levelled, curve.smoothed, path, suggestion=curve.suggestion, title=title)
-    inputs, targets = ready.splits[ready.held_out]
-    outputs = trained.trainer.predict(inputs)
-    title = f"{ready.held_out} split"
-    if ready.recipe.task == "regression":
-        path = figures / "predicted_vs_true.png"
-        predicted_vs_true(targets[:, 0].numpy(), outputs[:, 0].numpy(), path, name=ready.recipe.target, title=title)
-    else:
-        path = figures / "confusion_matrix.png"
-        confusion_matrix(targets.numpy(), outputs.argmax(dim=1).numpy(), ready.recipe.classes, path, title=title)
-
-
-def _record(trained: _Trained) -> Record:
-    ready, trainer, history = trained.ready, trained.trainer, trained.history
-    return Record(
-        format=FORMAT,
-        versions=_versions(),
-        name=ready.provenance.name,
-        sources={name: SourceRecord(**asdict(origin)) for name, origin in trained.origins.items()},
-        rows={name: len(targets) for name, (_, targets) in ready.splits.items()},
-        duplicates=ready.duplicates,
-        notices=tuple(trained.notices),
-        settings=_resolved(ready, trainer),
-        training=TrainingRecord(
-            engine=trainer.engine_reason.partition(":")[0],
-            engine_reason=trainer.engine_reason,
-            device=str(trainer.device),
-            epochs=len(history),
-            steps=trainer.state.step,
-            monitor=history.monitor,
-            best_epoch=history.best_epoch,
-            stopped=history.stopped,
-            seconds=round(history.seconds, 3),
-            parameters=sum(parameter.numel() for parameter in ready.model.parameters()),
-        ),
-        recipe=ready.recipe.model_dump(mode="json"),
-    )
-
-
-def _resolved(ready: Prepared, trainer: Trainer) -> dict[str, Any]:
-    """The settings, with the optimizer's own learning rate where none was asked for."""
-    settings = ready.config.model_dump(mode="json")
-    settings["training"]["lr"] = float(trainer.optimizer.defaults["lr"])
-    return settings
-
-
-def _versions() -> dict[str, str]:
-    found = {"stoker": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    found["torch"] = str(torch.__version__)  # its metadata do not say for which accelerator it was built
-    for package in ("torchmetrics", "polars", "scikit-learn", "numpy", "safetensors"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

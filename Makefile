@@ -6,7 +6,7 @@ LATEST := .venv-latest
 BENCH_TORCH ?= pinned
 BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --durations=20
 
 .PHONY: demo test test-quick test-latest test-chaos lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 

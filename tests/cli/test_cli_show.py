@@ -148,6 +148,7 @@ def test_summary_of_a_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         path=place,
         metrics={"train": {"loss": 0.25, "rmse": 12345.678}, "valid": {"loss": 0.5, "rmse": math.nan}},
         history=history(),
+        stopped="finished",
         figures=[place / "figures" / "curves.png", place / "figures" / "other.png"],
         config=SimpleNamespace(model={"name": "mlp"}),
     )

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from stoker.engines import takeover
 from stoker.engines.xla.program import Program
 from stoker.training.callbacks import Callback
+from stoker.training.history import Row
 from stoker.training.trainer import Trainer
 
 
@@ -344,6 +345,73 @@ def test_accumulation_and_averages_are_the_eager_engines(optimizer: str, setting
         assert trained(model, optimizer, engine=engine, epochs=4, **settings).engine.reason is None
         models.append(model)
     assert_near(*models)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "auto"])
+def test_a_module_that_another_has_written_is_trained(engine: str) -> None:
+    traced: Any = torch.fx.symbolic_trace(mlp())
+    assert_near(trained(traced, engine=engine).model, trained(mlp(), engine="eager").model)
+
+
+@pytest.mark.parametrize("swap", [nn.Sigmoid(), torch.sigmoid])
+def test_another_part_in_the_middle_of_training_is_another_step(swap: Any) -> None:
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.act = nn.Linear(4, 8), nn.Linear(8, 1), torch.tanh
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.act(self.first(x)))  # type: ignore[no-any-return]
+
+    class Swaps(Callback):
+        def on_epoch_end(self, row: Row, is_best: bool) -> None:  # noqa: ARG002
+            if row["epoch"] == 2:
+                if isinstance(swap, nn.Module):
+                    model[1] = swap
+                else:
+                    model.act = swap
+
+    found = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model: Any = mlp() if isinstance(swap, nn.Module) else Held()
+        trainer = Trainer(model, "mse", "sgd", lr=0.1, engine=engine, device="cpu", metrics=())
+        trainer.fit(DATA, epochs=5, batch_size=16, progress="none", check=False, callbacks=[Swaps()])
+        assert trainer.engine.reason is None
+        found.append(model)
+    assert_near(*found)
+
+
+def test_a_buffer_of_another_shape_is_another_step() -> None:
+    class Holds(nn.Linear):
+        seen: Tensor
+
+        def __init__(self) -> None:
+            super().__init__(4, 1)
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.seen.sum()
+
+    class Grows(Callback):
+        def on_epoch_end(self, row: Row, is_best: bool) -> None:  # noqa: ARG002
+            if row["epoch"] == 2:
+                model.seen = torch.ones(2)
+
+    torch.manual_seed(0)
+    model = Holds()
+    trainer = Trainer(model, "mse", "sgd", lr=0.1, engine="compiled", device="cpu", metrics=())
+    history = trainer.fit(DATA, epochs=4, batch_size=16, progress="none", check=False, callbacks=[Grows()])
+    assert trainer.engine.reason is None
+    assert len(history) == 4
+
+
+def test_a_hook_on_all_modules_keeps_it_eager() -> None:
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert trained(mlp()).engine_reason == "eager: a hook on all modules"
+    finally:
+        hook.remove()
 
 
 class Own(nn.Sequential):

@@ -108,6 +108,24 @@ def own_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().mean()
 
 
+def shared(second: bool) -> nn.Module:
+    one, other = nn.Sigmoid(), nn.Tanh()
+    layers = [nn.Linear(4, 4), one, nn.Linear(4, 4), other, nn.Linear(4, 4), one if second else other]
+    return nn.Sequential(*layers, nn.Linear(4, 1), nn.Dropout(0.1))
+
+
+FACTOR = [1.0]
+
+
+def squeezed(x: Tensor) -> Tensor:
+    return torch.relu(x) * FACTOR[0]
+
+
+def encoder(activation: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, activation=activation), nn.Linear(4, 1))
+
+
 CLASSES: dict[str, Any] = {"data": (X, LABELS), "criterion": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))}
 HEAVIER = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 4.0]))
 SMOOTH = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1)
@@ -129,6 +147,9 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], Callable[[], nn
     "criterion": (network, {}, network, {"criterion": "mae"}),
     "class weights": (lambda: network(last=3), CLASSES, lambda: network(last=3), CLASSES | {"criterion": HEAVIER}),
     "smoothing": (lambda: network(last=3), CLASSES, lambda: network(last=3), CLASSES | {"criterion": SMOOTH}),
+    "where a shared part stands": (lambda: shared(False), {}, lambda: shared(True), {}),
+    "an activation": (lambda: encoder("relu"), {}, lambda: encoder(nn.functional.gelu), {}),
+    "an activation of the user's own": (lambda: encoder(squeezed), {}, lambda: encoder(squeezed), {}),
     "code of the user's own": (own, {}, own, {}),
     "a loss of the user's own": (network, {"criterion": own_loss}, network, {"criterion": own_loss}),
 }
@@ -139,6 +160,20 @@ def test_everything_else_takes_another_program(what: str, made: list[Program]) -
     make, settings, other, others = OTHERS[what]
     trained(make(), **settings)
     trained(other(), **others)
+    assert len(made) == 2
+
+
+def test_programs_are_of_the_surroundings_too(made: list[Program]) -> None:
+    trained(network())
+    with torch.autocast("cpu", torch.bfloat16):
+        trained(network())
+    assert len(made) == 2
+
+
+def test_names_of_inputs_tell_programs_apart(made: list[Program]) -> None:
+    for names in (("input1", "input2"), ("input2", "input1")):
+        torch.manual_seed(0)
+        trained(nn.Bilinear(4, 4, 1), data=({names[0]: X, names[1]: X.flip(0)}, Y))
     assert len(made) == 2
 
 

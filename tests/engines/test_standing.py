@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -40,3 +43,29 @@ def test_only_what_a_clock_decided_is_a_choice() -> None:
 def test_without_a_program_a_programs_training_does_not_go_on() -> None:
     with pytest.raises(CheckpointError, match=r"engine: must be the one that the training began with, got a program's"):
         EagerEngine().resume(Standing("compiled", program=True))
+
+
+def test_the_digest_of_a_form_does_not_depend_on_how_texts_are_hashed() -> None:
+    code = """
+import torch
+from torch import nn
+from stoker.data.resident import ResidentBatches
+from stoker.engines.capture import State
+from stoker.engines.plan import form_digest
+from stoker.engines.step import Step
+model = nn.Sequential(nn.Linear(4, 1), nn.Dropout(0.5))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1, maximize=True)
+step = Step(model, nn.MSELoss(), optimizer)
+print(form_digest(step, ResidentBatches(torch.zeros(8, 4), torch.zeros(8, 1)), State.of(step)))
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert len(found) == 1

@@ -316,34 +316,46 @@ class TestRows:
         assert evaluation_rows(ResidentBatches(huge, batch_size=3)) == 3
 
 
-def test_metrics_are_used_again_and_forget() -> None:
-    class Rows(Metric):
-        count: Tensor
+def test_metrics_of_the_users_own_are_copied_for_each_split() -> None:
+    class Off(Metric):
+        """Keeps what it needs in plain attributes, and has a setting."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.add_state("count", torch.zeros(()))
+            self.total, self.rows, self.factor = 0.0, 0, 1.0
 
-        def update(self, preds: Tensor, target: Tensor) -> None:  # noqa: ARG002
-            self.count += len(preds)
+        def update(self, preds: Tensor, target: Tensor) -> None:
+            self.total += float((preds - target).abs().sum())
+            self.rows += len(preds)
 
         def compute(self) -> Tensor:
-            return self.count
+            return torch.tensor(self.factor * self.total / self.rows)
 
+    x, y = some(40, 3), some(40, 1)
+    mine = Off()
+    trainer = Trainer(nn.Linear(3, 1), "mse", "sgd", device="cpu", metrics={"off": mine, "mae": "mae"})
+    for data in ((x, y), (x * 10, y), (x, y)):
+        found = trainer.evaluate(data)
+        assert found["off"] == pytest.approx(found["mae"], rel=1e-5)
+    mine.factor = 5.0
+    assert trainer.evaluate((x, y))["off"] == pytest.approx(5 * found["mae"], rel=1e-5)
+
+
+def test_metrics_are_used_again_and_forget() -> None:
     calls: list[int] = []
 
     def inner(preds: Tensor, target: Tensor) -> float:
         calls.append(len(preds))
         if len(calls) == 1:  # evaluates while it is evaluated
-            assert trainer.evaluate((x[:7], y[:7]))["rows"] == 7
+            assert trainer.evaluate((x[:7], y[:7]))["f"] == 7
         return float(len(preds))
 
     x, y = some(40, 3), some(40, 1)
-    trainer = Trainer(nn.Linear(3, 1), "mse", "sgd", device="cpu", metrics={"rows": Rows(), "f": inner, "mse": "mse"})
+    trainer = Trainer(nn.Linear(3, 1), "mse", "sgd", device="cpu", metrics={"f": inner, "mse": "mse"})
     first = trainer.evaluate((x, y))
     assert calls == [40, 7]
-    assert first["rows"] == first["f"] == 40
-    assert trainer.evaluate((x[:5], y[:5]))["rows"] == 5
+    assert first["f"] == 40
+    assert trainer.evaluate((x[:5], y[:5]))["f"] == 5
     assert trainer.evaluate((x, y)) == first
-    assert {len(metrics._states) + len(metrics._own) for metrics in trainer._spare_metrics.values()} == {3}
+    assert {len(metrics._states) for metrics in trainer._spare_metrics.values()} == {2}
     assert all(metrics.rows == 0 for metrics in trainer._spare_metrics.values())

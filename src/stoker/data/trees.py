@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -13,6 +13,7 @@ __all__ = [
     "batch_rows",
     "call_model",
     "leaves",
+    "outline",
     "tree_map",
 ]
 
@@ -34,6 +35,15 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, (tuple, list)):
         return tuple(tree_map(function, leaf) for leaf in tree)
     return tree
+
+
+def outline(tree: Any) -> Hashable:
+    """What a tree is without its tensors: which names and places there are, in their order."""
+    if isinstance(tree, Mapping):
+        return tuple((name, outline(leaf)) for name, leaf in tree.items())
+    if isinstance(tree, (tuple, list)):
+        return type(tree).__name__, tuple(outline(leaf) for leaf in tree)
+    return type(tree).__name__
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:

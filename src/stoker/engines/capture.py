@@ -114,6 +114,8 @@ class Captured:
 
 def uncapturable(step: Step) -> str | None:
     """Why a step cannot be captured, as far as can be told without trying; ``None`` if nothing speaks against it."""
+    if any(getattr(nn.modules.module, hooks, None) for hooks in _GLOBAL_HOOKS):
+        return "a hook on all modules"
     for name, module in step.model.named_modules():
         if any(getattr(module, hooks, None) for hooks in _HOOKS):
             return f"a hook on {name or 'the model'}"
@@ -131,6 +133,7 @@ def uncapturable(step: Step) -> str | None:
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{hooks}" for hooks in _HOOKS)
 
 
 def refusal_of(error: Exception) -> str:

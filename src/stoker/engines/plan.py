@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from types import NoneType
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stoker.data.resident import ResidentBatches
-from stoker.data.trees import Batch, leaves, tree_map
+from stoker.data.trees import Batch, leaves, outline, tree_map
 from stoker.engines.capture import CaptureError, State, uncapturable
 from stoker.engines.eager import windows
 from stoker.engines.rates import rated
@@ -26,6 +26,7 @@ __all__ = [
     "CHANGING",
     "COMPARED",
     "Plan",
+    "arrangement",
     "current_state",
     "form",
     "form_digest",
@@ -120,6 +121,7 @@ def _form(step: Step, source: ResidentBatches, state: State, *, portable: bool) 
     return (
         shape_of_work(step, source, state),
         0 if portable else id(step.objective),
+        arrangement(step.model),
         tuple(
             tuple(pair for pair in _held(module, portable) if pair[0] != "p" or id(module) not in inputs)
             for module in step.model.modules()
@@ -149,9 +151,12 @@ def shape_of_work(step: Step, source: ResidentBatches, state: State) -> Hashable
         step.accumulate,
         tuple((leaf.shape[1:], leaf.dtype) for leaf in (*leaves(source.inputs), *leaves(source.targets))),
         tuple((name, parameter.shape, parameter.requires_grad) for name, parameter in step.model.named_parameters()),
+        outline(source.inputs),
+        outline(source.targets),
+        tuple((name, *_form_of(tensor)) for name, tensor in (*state.buffers.items(), *state.constants.items())),
         tuple(state.parameters),
         type(step.optimizer),
-        tuple(state.update.signature(group) for group in state.groups),
+        tuple(tuple(sorted(state.update.signature(group))) for group in state.groups),
         tuple(
             (one.group, one.dtype, len(one.parameters), tuple(tuple(slots) for slots in one.slots))
             for one in state.cohorts
@@ -159,8 +164,22 @@ def shape_of_work(step: Step, source: ResidentBatches, state: State) -> Hashable
         step.clip_norm is None,
         step.average is None,
         step.autocast,
+        (torch.is_autocast_enabled(step.device.type), torch.get_autocast_dtype(step.device.type)),
         tuple(state.rates),
     )
+
+
+def arrangement(model: nn.Module) -> tuple[tuple[str, str, type], ...]:
+    """Where each module stands, by which path the same one stood before, and what it is."""
+    first: dict[int, str] = {}
+    return tuple(
+        (path, first.setdefault(id(module), path), type(module))
+        for path, module in model.named_modules(remove_duplicate=False)
+    )
+
+
+def _form_of(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
 
 
 def current_state(step: Step, source: ResidentBatches, idle: frozenset[str], known: tuple[Any, ...]) -> State | None:
@@ -196,6 +215,8 @@ def _held(module: nn.Module, portable: bool) -> Iterator[tuple[str, Any]]:
             yield name, value
         elif isinstance(value, (tuple, list)) and all(isinstance(one, PLAIN) for one in value):
             yield name, tuple(value)
+        elif isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
+            yield name, f"{value.__module__}.{value.__qualname__}" if portable else value
 
 
 def _gathered(source: ResidentBatches, rows: Tensor) -> Batch:

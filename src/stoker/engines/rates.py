@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import FunctionType, MethodType
 
 from torch import nn
 
@@ -22,5 +23,19 @@ def rated(model: nn.Module) -> Iterator[tuple[str, nn.Dropout]]:
 
 
 def known_code(model: nn.Module) -> bool:
-    """Whether all of a model's code is torch's or Stoker's, which can be traced; others' may look at values."""
-    return all(type(module).forward.__module__.startswith(("torch.nn.", "stoker.")) for module in model.modules())
+    """Whether all of a model's code is torch's or Stoker's, which can be traced; others' may look at values.
+
+    Code is in classes and those they derive from, and in functions that modules hold, such as an activation.
+    """
+    return all(_is_known(module) for module in model.modules())
+
+
+def _is_known(module: nn.Module) -> bool:
+    held = [value for value in vars(module).values() if isinstance(value, (FunctionType, MethodType))]
+    code = [*type(module).__mro__[:-1], type(module).forward, *held]
+    return all(_place(one).startswith(("torch.", "stoker.")) for one in code)
+
+
+def _place(code: object) -> str:
+    """Where something was written; functions made by ``exec`` do not say."""
+    return f"{getattr(code, '__module__', None)}."

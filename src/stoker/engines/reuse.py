@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stoker.engines.capture import State
-from stoker.engines.plan import Plan, shape_of_work
+from stoker.engines.plan import Plan, arrangement, shape_of_work
 from stoker.engines.rates import known_code, rated
 from stoker.engines.step import Step
 
@@ -64,7 +64,7 @@ def sameness(step: Step, plan: Plan, state: State) -> Hashable | None:
             torch.get_default_dtype(),
             torch.get_float32_matmul_precision(),
             tuple(_tied(step.model)),
-            tuple((name, _form(tensor)) for name, tensor in (*state.buffers.items(), *state.constants.items())),
+            tuple(arrangement(one) for one in (step.model, *step.criteria)),
             tuple((type(module), tuple(_seen(module, id(module) in inputs))) for module in modules),
             tuple(_values(tensor) for one in step.criteria for tensor in (*one.buffers(), *one.parameters())),
         )
@@ -85,7 +85,6 @@ def _seen(module: nn.Module, rate_is_input: bool) -> Iterator[tuple[str, Hashabl
             raise _UnknownError
         if name not in _TORCHS and not (rate_is_input and name == "p"):
             yield name, tuple(value) if isinstance(value, list) else value
-    yield "", tuple(name for name, _ in module.named_children())
 
 
 _TORCHS = frozenset(vars(nn.Module())) - {"training"}

@@ -123,6 +123,11 @@ class MetricSet:
         return {name: known.get(name) for name in self.names}
 
     @property
+    def own(self) -> bool:
+        """Whether there are metrics among them that the user has made."""
+        return bool(self._own)
+
+    @property
     def rows(self) -> int:
         """How many rows were given since the last reset."""
         return self._rows

@@ -98,6 +98,8 @@ class Scores:
             if chosen is not None:
                 found |= {objective.label(part, name): value for name, value in chosen.compute().items()}
         for key, used in self._used.items():
+            if used.own:  # the user's, of which a fresh copy is taken for each split, whatever they hold
+                continue
             used.reset()  # some keep all rows
             self.spare[key] = used
         return found

@@ -19,7 +19,8 @@ THREADS = "NPROC"  # the variable that XLA's client takes the number of its thre
 @cache
 def threads() -> int:
     """How many threads programs are made for: torch's, when this is first asked."""
-    return int(os.environ.get(THREADS) or torch.get_num_threads())
+    asked = os.environ.get(THREADS, "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else torch.get_num_threads()
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def _difference(
 def _same_rows(runs: dict[str, Run], measured: dict[str, Measured], first: str, name: str, split: str) -> bool:
     """Whether two runs were measured on the same rows, in the same order."""
     mine, its = (measured[one].splits.get(split) for one in (name, first))
-    if mine is None or its is None or not np.array_equal(mine.targets, its.targets):
+    if mine is None or its is None or not np.array_equal(mine.rows, its.rows):
         return False
     keys = [runs[one].record.sources for one in (name, first)]
     source = [key.get(split, key.get("train")) for key in keys]  # type: ignore[call-overload]

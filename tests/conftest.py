@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
         if room in ON_TORCH:
             item.add_marker(pytest.mark.torch)
+
+
+@pytest.fixture(autouse=True)
+def no_programs_of_other_tests() -> None:
+    """With a program at hand, ``engine="auto"`` takes it sooner."""
+    if "stoker.engines.reuse" in sys.modules:
+        sys.modules["stoker.engines.reuse"].PROGRAMS.clear()
 
 
 def offline(url: str, path: Path) -> None:

@@ -21,8 +21,9 @@ from torch import nn
 import stoker
 from stoker.errors import ExportError
 from stoker.exporting.check import Tolerance, compare
-from stoker.exporting.quantize import refuse_if_worse
-from stoker.exporting.rows import check_rows
+from stoker.exporting.quantize import apart, drift, refuse_if_worse
+from stoker.exporting.rows import Real, check_rows
+from stoker.exporting.trial import Trial, spread
 
 
 def contract(done: stoker.Exported) -> Any:
@@ -184,9 +185,51 @@ def test_int8_is_measured_before_and_after(optimize: bool, tmp_path: Path) -> No
     metrics = done.files[0].metrics
     assert metrics["before"] == pytest.approx({"accuracy": run.metrics["test"]["accuracy"]})
     assert metrics["before"]["accuracy"] - metrics["after"]["accuracy"] <= 0.05
-    assert contract(done)["quantized"] == metrics
+    said = contract(done)
+    assert said["calibrated_on"] == "training rows; measured on the test split"
+    assert said["quantized"] == metrics
+    assert said["compared_before_quantization"]["largest_difference"] < 1e-5
+    assert said["compared"]["largest_difference"] == done.files[0].difference > 1e-4
+    assert said["compared"]["changed_classes"] < said["compared"]["rows"]
+    assert "tolerance" not in said["compared"]
     types = {value.data_type for value in onnx.load(str(done.path)).graph.initializer}
     assert onnx.TensorProto.INT8 in types
+
+
+def real(held_out: str, training: bool, rows: int = 5) -> Real:
+    inputs = {"numeric": torch.arange(rows, dtype=torch.float64)[:, None]}
+    return Real("t.csv", held_out, inputs, torch.arange(rows), {"numeric": -inputs["numeric"]} if training else None)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "training", "told"),
+    [
+        ("test", True, "training rows; measured on the test split"),
+        ("rows", True, "training rows; measured on the rows that were named"),
+        ("rows", False, "every second of the rows that were named; measured on the others"),
+        ("train", True, "every second of the training rows; measured on the others"),
+    ],
+)
+def test_ranges_are_not_taken_from_the_rows_that_are_measured(held_out: str, training: bool, told: str) -> None:
+    calibration, measured, said = apart(real(held_out, training))
+    assert said == told
+    assert not set(calibration["numeric"][1:].flatten().tolist()) & set(measured.inputs["numeric"].flatten().tolist())
+    assert measured.targets is not None
+    assert measured.targets.tolist() == measured.inputs["numeric"].flatten().tolist()
+    assert len(measured.targets) == (2 if "second" in told else 5)
+
+
+def test_one_row_is_too_few_to_quantize() -> None:
+    with pytest.raises(ExportError, match="needs one row to take ranges from and another to measure on, got 1"):
+        apart(real("rows", training=False, rows=1))
+
+
+def test_the_cost_of_8_bits_is_counted() -> None:
+    want = {1: (np.array([[0.9, 0.1]]), np.array([0])), 2: (np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 0]))}
+    got = {1: (np.array([[0.5, 0.5]]), np.array([0])), 2: (np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 1]))}
+    assert drift(got, want) == {"largest_difference": pytest.approx(0.4), "changed_classes": 1}
+    numbers = {1: (np.array([1.0, np.nan]),)}
+    assert drift({1: (np.array([1.5, np.nan]),)}, numbers) == {"largest_difference": 0.5}
 
 
 def test_int8_that_loses_too_much_is_refused() -> None:
@@ -222,6 +265,29 @@ def test_rows_compared_have_every_gap_and_every_kind_of_category(tmp_path: Path)
     assert int(counts.argmin()) + 2 in codes[:, 1].tolist()
     again, _ = check_rows(run, lambda _: None)
     assert all(torch.equal(rows[name].nan_to_num(7), again[name].nan_to_num(7)) for name in rows)
+
+
+def test_without_a_scaled_target_the_scale_is_the_targets_own(tmp_path: Path) -> None:
+    frame = table("numbers").with_columns(y=pl.col("y") * 1e-12)
+    frame.write_csv(tmp_path / "t.csv")
+    run = fit(tmp_path / "t.csv", tmp_path / "run", target="y", model="linear", scale_target=False)
+    deviation = float(frame["y"].std(ddof=0))  # type: ignore[arg-type]
+    trial = Trial(run, lambda _: None, None)
+    assert trial.scale == pytest.approx(deviation, rel=0.3)  # of the training's rows
+    assert Trial(run, lambda _: None, frame).scale == trial.scale
+    (tmp_path / "t.csv").unlink()
+    assert Trial(run, lambda _: None, frame).scale == pytest.approx(deviation, rel=1e-6)
+    answers = Trial(run, lambda _: None, None)
+    given = answers.wanted[64][0].astype(np.float64)
+    assert answers.scale == pytest.approx(min(1.0, float(given[np.isfinite(given)].std())))
+
+
+def test_a_spread_that_is_not_known_is_that_of_the_answers() -> None:
+    answers = torch.tensor([1.0, 3.0, math.inf])
+    assert spread(None, torch.zeros(3), answers=answers) == 1.0
+    assert spread(None, answers=answers / 10) == pytest.approx(0.1)
+    assert spread(None, torch.tensor([0.0, 8.0]), answers=answers) == 4.0
+    assert spread(answers=answers * 100) == 1.0
 
 
 def test_images_compared_are_dark_and_bright_too() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from subjects import fit, fitted, table
 
 import stoker
@@ -27,7 +28,8 @@ from stoker.errors import (
     StokerError,
     UnknownNameError,
 )
-from stoker.exporting import formats, job
+from stoker.exporting import formats, job, place
+from stoker.exporting.fresh import ask
 
 WRONG = r"got the prediction \S+ instead of \S+ for row \d+ \(size=.*\), alone"
 DIFFERS = rf"must answer what the model answers, within .*, {WRONG}"
@@ -155,6 +157,62 @@ def test_a_refused_export_leaves_what_was_there(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model.traced.pt"]
 
 
+def test_a_file_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.onnx")  # opening it waits for a writer
+    text = "--format onnx: the file must load and answer in a fresh process within 2 s, got no answer"
+    with pytest.raises(ExportError, match=text):
+        ask("onnx", tmp_path / "m.onnx", {"numeric": torch.zeros(1, 1)}, where="--format onnx", limit=2.0)
+
+
+def test_a_log_that_is_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "model.safetensors.log"
+    log.write_text("mine")
+    stoker.export(fitted("mlp, a number"), "safetensors", out=tmp_path / "model.safetensors")
+    assert log.read_text() == "mine"
+    error = ExportError("x", "must be so", "not", "")
+    error.log = "what the exporter said"
+    place.keep_log(error, tmp_path / "model.safetensors")
+    assert log.read_text() == "mine"
+    assert "All that" not in str(error)
+    log.unlink()
+    place.keep_log(error, tmp_path / "model.safetensors")
+    assert log.read_text().endswith("what the exporter said")
+    stoker.export(fitted("mlp, a number"), "safetensors", out=tmp_path / "model.safetensors", overwrite=True)
+    assert not log.exists()
+
+
+def test_the_model_is_there_before_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(self: Path, target: Path) -> Path:
+        if target.parent == tmp_path and target.suffix == ".json":
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        stoker.export(fitted("mlp, a number"), "safetensors", out=tmp_path / "model.safetensors")
+    assert names(tmp_path) == ["model.safetensors"]
+
+
+def test_sigterm_leaves_no_rows_behind(tmp_path: Path) -> None:
+    code = """
+import signal, sys
+from pathlib import Path
+from stoker.exporting.place import workplace
+with workplace(Path(sys.argv[1]) / "new" / "m.onnx") as folder:
+    (folder / "rows.npz").write_text("the user's rows")
+    print("there", flush=True)
+    signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        assert names(tmp_path) == ["rows.npz"]
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--out: must be in a directory"):
@@ -229,6 +287,8 @@ def test_a_source_that_is_gone_or_another(tmp_path: Path) -> None:
     rows = table("grade", seed=5)
     done = stoker.export(run, "onnx", quantize="int8", rows=rows, bench=False)
     assert set(done.files[0].metrics) == {"before", "after"}
+    calibrated = json.loads(done.files[0].contract.read_text())["calibrated_on"]
+    assert calibrated == "every second of the rows that were named; measured on the others"
 
 
 def test_rows_that_are_named_must_fit(tmp_path: Path) -> None:

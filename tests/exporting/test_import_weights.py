@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import os
 import pickle
 import re
@@ -23,9 +24,12 @@ from subjects import fitted, table
 from torch import nn
 
 import stoker
+from stoker.cli.show import how_it_ended
 from stoker.errors import ConfigError, RunExistsError, SourceFormatError, SourceNotFoundError, StokerError
-from stoker.exporting.importing import match
+from stoker.exporting.importing import _refuse_nan, match
 from stoker.exporting.weights_file import read_weights
+from stoker.reporting.html import sections
+from stoker.reporting.html.measured import Measured
 
 OWN, BUILT_IN = "own, a number", "numbers alone"
 
@@ -65,7 +69,26 @@ def test_trained_elsewhere(name: str, suffix: str, tmp_path: Path) -> None:
     assert re.search(
         rf"{len(state)} of {len(state)} entries imported from {file.name}, sha256:[0-9a-f]{{64}}$", done.run.notices[-1]
     )
-    assert file.name in (tmp_path / "new" / "README.md").read_text()
+    said = f"{len(state)} of {len(state)} entries imported from {file.name}"
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert f"Weights: {said}. Whether the imported weights saw the rows measured here is not known." in card
+    assert "training: not here; the weights were imported" in card
+    for wrong in ("![", "last epoch", "used once", "epochs", "What it was trained on"):
+        assert wrong not in card
+    assert done.run.stopped == "imported"
+
+
+def test_a_report_does_not_call_imported_weights_trained(tmp_path: Path) -> None:
+    torch.save(state_of(fitted(BUILT_IN)), tmp_path / "w.pt")
+    run = stoker.import_weights(tmp_path / "w.pt", fitted(BUILT_IN), out=tmp_path / "new").run
+    assert run.path.joinpath("config.json").read_text().count('"imported"') == 1
+    part = sections._learning(run, Measured())
+    assert part.text == (
+        "It was not trained here; weights: 4 of 4 entries imported from w.pt. "
+        "Whether the imported weights saw the rows measured here is not known."
+    )
+    assert ("training", "none", "weights imported") in sections._figures(run, Measured())
+    assert how_it_ended(run.history) == "none: the weights were imported"
 
 
 def test_what_export_gives_import_takes(tmp_path: Path) -> None:
@@ -129,6 +152,29 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
         stoker.import_weights(tmp_path / "w.pt", fitted(BUILT_IN), out=tmp_path / "new", partial=True)
 
 
+def test_weights_too_large_for_the_networks_type(tmp_path: Path) -> None:
+    state = {name: value.double() for name, value in state_of(fitted(BUILT_IN)).items()}
+    state["layers.0.weight"][0] = 1e300
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(SourceFormatError, match=r"finite, got NaN or infinity in layers\.0\.weight, as float32"):
+        stoker.import_weights(tmp_path / "w.safetensors", fitted(BUILT_IN), out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_buffers_that_are_not_finite(tmp_path: Path) -> None:
+    run = fitted("mlp, a number")  # with batch normalisation
+    state = state_of(run)
+    name = next(name for name in state if name.endswith("running_mean"))
+    state[name][0] = float("inf")
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(SourceFormatError, match=rf"finite, got NaN or infinity in {re.escape(name)}"):
+        stoker.import_weights(tmp_path / "w.pt", run, out=tmp_path / "new", partial=True)
+    mask = {"mask": torch.tensor([0.0, -math.inf])}
+    _refuse_nan(match(mask, mask), mask, (), "w.pt")
+    with pytest.raises(SourceFormatError, match="NaN or infinity in mask"):
+        _refuse_nan(match(mask, mask), mask, ("mask",), "w.pt")
+
+
 def test_a_run_that_is_there_and_a_model_that_was_not_named(tmp_path: Path) -> None:
     torch.save(state_of(fitted(OWN)), tmp_path / "w.pt")
     with pytest.raises(RunExistsError, match="--out: must not exist yet"):
@@ -185,6 +231,20 @@ def packed() -> bytes:
     return buffer.getvalue()
 
 
+def copies(count: int) -> bytes:
+    """A pickle with a list of ordered dicts, all made of one that it holds."""
+    many = b"".join(b"J" + struct.pack("<i", number) + b"N" for number in range(1000))
+    made = b"ccollections\nOrderedDict\nh\x00\x85R" * count
+    return b"\x80\x02](}q\x00(" + many + b"u" + made + b"e."
+
+
+def twice() -> bytes:
+    buffer = io.BytesIO(saved({"w": torch.zeros(1)}))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("archive/DATA.PKL", b"\x80\x02}.")
+    return buffer.getvalue()
+
+
 def saved(data: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(data, buffer)
@@ -207,7 +267,22 @@ FILES: dict[str, tuple[Any, str]] = {
     "a whole module": (lambda _: saved(nn.Linear(1, 1)), "must hold tensors and plain containers alone, got .*Linear"),
     "a number as an entry": (lambda _: saved({"w": 3}), "must hold tensors by name, got int as 'w'"),
     "a list": (lambda _: saved([torch.zeros(1)]), "must hold a state_dict, got list"),
-    "a sparse tensor": (lambda _: saved({"w": torch.eye(2).to_sparse()}), "its tensors must be plain ones"),
+    "a sparse tensor": (
+        lambda _: saved({"w": torch.eye(2).to_sparse()}),
+        "tensors and plain containers alone, got torch\\.[a-z_.]*, which is not loaded"),
+    "many bytes made of a number": (
+        lambda _: as_torch(b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x30\x85R."),
+        r"plain containers alone, got __builtin__\.bytearray, which is not loaded"),
+    "a tensor made of a number": (
+        lambda _: as_torch(b"\x80\x02ctorch\nTensor\nJ\x00\x00\x00\x30\x85R."),
+        r"plain containers alone, got torch\.Tensor, which is not loaded"),
+    "a storage made of a number": (
+        lambda _: as_torch(b"\x80\x04\x8c\x0dtorch.storage\x8c\x0eUntypedStorage\x93J\x00\x00\x00\x30\x85R."),
+        r"plain containers alone, got torch\.storage\.UntypedStorage, which is not loaded"),
+    "one dict copied over and over": (lambda _: as_torch(copies(9)), "got something made of another again"),
+    "very many empty dicts": (
+        lambda _: as_torch(b"\x80\x02](" + b"}" * 600_000 + b"e."), "must be made of at most 600,000 parts, got more"),
+    "an entry twice": (lambda _: twice(), "must have each entry once, got two of one name"),
     "a program of TorchScript": (lambda _: scripted(), "must be weights, got a TorchScript program"),
     "an archive that grows": (lambda _: packed(), r"stored as torch\.save does, nothing packed, got 'w/data"),
     "another archive": (lambda _: as_torch(b"").replace(b"data.pkl", b"data.txt"), "got another archive"),
@@ -249,6 +324,29 @@ def test_a_view_of_one_number_that_says_it_is_huge_takes_no_memory(tmp_path: Pat
     with pytest.raises(SourceFormatError, match="must fit the run's network"):
         stoker.import_weights(tmp_path / "w.pt", fitted(BUILT_IN), out=tmp_path / "new", partial=True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_an_archive_of_very_many_entries_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    entry = b"PK\x01\x02" + b"\0" * 42
+    end = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 65535, 65535, 65535 * 46, 4, 0)
+    (tmp_path / "w.pt").write_bytes(b"PK\x03\x04" + entry * 65535 + end)
+    with pytest.raises(SourceFormatError, match=r"^\S+w\.pt: must have at most 50,000 entries, got 65,535\. In the"):
+        read_weights(tmp_path / "w.pt", largest=1 << 30)
+    few = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 1, 1, 200_000 * 46, 4, 0)
+    (tmp_path / "w.pt").write_bytes(b"PK\x03\x04" + entry * 200_000 + few)
+    with pytest.raises(SourceFormatError, match="its directory is damaged or too large"):
+        read_weights(tmp_path / "w.pt", largest=1 << 30)
+
+
+def test_what_a_training_keeps_beside_its_weights_is_no_hindrance(tmp_path: Path) -> None:
+    net = nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    whole = {"state_dict": net.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    torch.save({**whole, "epoch": 3, "of": nn.Parameter(torch.ones(2)), "type": torch.float64}, tmp_path / "w.pt")
+    assert set(read_weights(tmp_path / "w.pt", largest=1 << 20)) == {"weight", "bias"}
 
 
 def test_files_that_are_not_there_or_too_large(tmp_path: Path) -> None:

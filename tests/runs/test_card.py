@@ -205,6 +205,36 @@ def test_names_of_any_form_stay_one_line_of_code(name: str, shown: str) -> None:
     assert card.partition("\n# ")[2].count("\n- ") == 11, "what is listed stays one line"
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("<img src=x onerror=alert(1)>", r"\<img src=x onerror=alert(1)\>"),
+        ("[click](https://example.org)", r"\[click\](https://example.org)"),
+        ("![picture](x.png)", r"\!\[picture\](x.png)"),
+        ("a `tick` and *stars* and __bars__", r"a \`tick\` and \*stars\* and \_\_bars\_\_"),
+        ("&lt; | ~~gone~~ $x$", r"\&lt; \| \~\~gone\~\~ \$x\$"),
+        ("# a heading", r"\# a heading"),
+        ("- a list", r"\- a list"),
+        ("1. a list", r"1\. a list"),
+        ("---", r"\---"),
+        ("-0.5", "-0.5"),
+        ("0.25", "0.25"),
+        ("back\\slash", r"back\\slash"),
+        ("valid_size of 0.5 - fine", "valid_size of 0.5 - fine"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_text_of_any_origin_is_shown_as_it_is(given: str, shown: str) -> None:
+    settings = {**record()["settings"], "preset": given, "model": {"name": given, "hidden": [given]}}
+    card = model_card(record(name=given, notices=[given], settings=settings), {"train": {given: 1.0}})
+    body = card.partition("\n---\n")[2]
+    assert f"\n# {shown}\n" in body
+    assert f"\n- {shown}\n" in body
+    assert f"\n- preset: {shown}\n" in body
+    assert f"\n- model: name {shown}, hidden [{shown}]; " in body
+    assert f"| split | rows | {shown} |\n" in body
+
+
 def head_of(card: str) -> Any:
     """The YAML head, read as the Hub does."""
     yaml = pytest.importorskip("yaml")

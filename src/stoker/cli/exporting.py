@@ -105,7 +105,7 @@ def _show(done: Exported) -> None:
     for file in done.files:
         compared = "every tensor is the network's, bit for bit"
         if file.rows:
-            first = "as float32, " if file.metrics else ""
+            first = "as int8, " if file.metrics else ""
             compared = f"{first}{file.rows} rows in batches of 1, 2, 7, 64 differ by {file.difference:.2g} at most"
         facts = {"File": str(file.path), "": compared}
         if file.metrics:

@@ -88,6 +88,8 @@ def fit_summary(run: Run, source: str) -> None:
 
 def how_it_ended(history: History) -> str:
     """Why a training ended, in words."""
+    if history.stopped == "imported":
+        return "none: the weights were imported"
     after = f"after {len(history)} epoch{'' if len(history) == 1 else 's'} in {duration(history.seconds)}"
     return {
         "finished": f"finished {after}",

@@ -27,7 +27,8 @@ SHOWN = 6  # inputs of a row, in an error
 class Tolerance:
     """How far a file's number may be from the model's: ``absolute · scale + relative · |value|``.
 
-    The scale is 1 for probabilities, and the target's standard deviation in training for a regression.
+    The scale is 1 for probabilities, and the target's standard deviation in training for a regression, or what stands
+    in for it; see :func:`stoker.exporting.trial.spread`.
     """
 
     absolute: float

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Answers", "ask", "stored_tensors"]
 
 Array: TypeAlias = "NDArray[Any]"
+START_SECONDS = 600.0  # to load a file, however large
+ROW_SECONDS = 5.0  # to answer a row at each batch size, on a slow machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,14 @@ class Answers:
     throughput: float
 
 
-def ask(kind: str, file: Path, rows: dict[str, Tensor], seconds: float = 0.0, where: str = "export") -> Answers:
+def ask(
+    kind: str,
+    file: Path,
+    rows: dict[str, Tensor],
+    seconds: float = 0.0,
+    where: str = "export",
+    limit: float | None = None,
+) -> Answers:
     """Load a file in a fresh process and have it answer all rows, at each of the batch sizes.
 
     Args:
@@ -51,11 +60,14 @@ def ask(kind: str, file: Path, rows: dict[str, Tensor], seconds: float = 0.0, wh
         rows: By input name, in order.
         seconds: How long to time calls for; 0 for not at all.
         where: What stands before an error.
+        limit: Seconds after which the process is ended; by default ten minutes, and five seconds for each row.
 
     Raises:
-        ExportError: It cannot be loaded, or refuses the rows.
+        ExportError: It cannot be loaded, refuses the rows, or takes too long.
     """
-    read = _run(kind, file, rows, seconds, where)
+    if limit is None:
+        limit = START_SECONDS + 20 * seconds + ROW_SECONDS * len(next(iter(rows.values())))
+    read = _run(kind, file, rows, seconds, where, limit)
     load, latency, throughput = read.pop("timings").tolist()
     by_size = {
         size: tuple(read[f"{size}.{place}"] for place in range(sum(name.startswith(f"{size}.") for name in read)))
@@ -70,16 +82,22 @@ def stored_tensors(kind: str, file: Path, where: str = "export") -> dict[str, Ar
     Raises:
         ExportError: It cannot be loaded.
     """
-    return _run(kind, file, {}, 0.0, where)
+    return _run(kind, file, {}, 0.0, where, START_SECONDS)
 
 
-def _run(kind: str, file: Path, rows: dict[str, Tensor], seconds: float, where: str) -> dict[str, Array]:
+def _run(kind: str, file: Path, rows: dict[str, Tensor], seconds: float, where: str, limit: float) -> dict[str, Array]:
     given, answered = file.with_name("rows.npz"), file.with_name("answers.npz")
     loader.save(str(given), {name: values.numpy() for name, values in rows.items()})
     command = [sys.executable, "-P", loader.__file__, kind, *map(str, (file, given, answered, seconds))]
     threads = str(torch.get_num_threads())  # as the model has here
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, errors="replace", check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, errors="replace", check=False, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        rule = f"the file must load and answer in a fresh process within {limit:,.0f} s"
+        raise ExportError(where, rule, "no answer", "Nothing was exported.") from None
     if done.returncode != 0:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         got = said[-1][:300] if said else f"exit code {done.returncode}"

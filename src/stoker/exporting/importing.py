@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,7 +161,7 @@ def import_weights(
         raise SourceFormatError(where, f"must fit the run's network ({'; '.join(matching.lines)})", "", fix)
     if not matching.fitting:
         raise SourceFormatError(where, f"must fit the run's network ({'; '.join(matching.lines)})", "nothing that does")
-    _refuse_nan(matching, dict(network.named_parameters()), where)
+    _refuse_nan(matching, wanted, dict(network.named_parameters()).keys(), where)
     for line in matching.lines:
         tell(line)
     with new_directory(out, run.record.name, now or datetime.now(UTC)) as folder:
@@ -175,10 +174,19 @@ def import_weights(
     return Imported(Run(folder, device="cpu", model=model), matching)
 
 
-def _refuse_nan(matching: Matching, parameters: dict[str, Any], where: str) -> None:
+def _refuse_nan(matching: Matching, wanted: dict[str, Tensor], parameters: Container[str], where: str) -> None:
+    """Refuse what is not finite in the network's own type, in which 1e300 is infinite.
+
+    Of a buffer what the run has there may be infinite, as masks are.
+    """
     for name, value in matching.fitting.items():
-        if name in parameters and not bool(value.isfinite().all()):
-            raise SourceFormatError(where, "weights must be finite", f"NaN or infinity in {name}", "Train it anew.")
+        mine = value.to(wanted[name].dtype)
+        wrong = ~mine.isfinite()
+        if name not in parameters:
+            wrong &= wanted[name].isfinite()
+        if bool(wrong.any()):
+            got = f"NaN or infinity in {name}, as {str(mine.dtype).removeprefix('torch.')}"
+            raise SourceFormatError(where, "weights must be finite", got, "Train it anew.")
 
 
 def _write(folder: Path, run: Run, matching: Matching, path: Path) -> None:
@@ -191,22 +199,20 @@ def _write(folder: Path, run: Run, matching: Matching, path: Path) -> None:
     save_weights(run.artifact.model, folder / "model.safetensors")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    source = (
-        f"{len(matching.fitting)} of {len(network.state_dict())} entries imported from {path.name}, sha256:{digest}"
-    )
+    source = f"{len(matching.fitting)} of {len(network.state_dict())} entries imported from {path.name}"
     training = {
         **run.record.training.model_dump(mode="json"),
         "engine": "none",
-        "engine_reason": "none: weights were imported",
+        "engine_reason": f"weights: {source}",
         "epochs": 0,
         "steps": 0,
         "monitor": None,
         "best_epoch": 0,
-        "stopped": "finished",
+        "stopped": "imported",
         "seconds": 0.0,
     }
     record = {**run.record.model_dump(mode="json"), "training": training}
-    record["notices"] = [*run.record.notices, source]
+    record["notices"] = [*run.record.notices, f"{source}, sha256:{digest}"]
     write_json(folder / "config.json", record)
     write_json(folder / "metrics.json", {})
     header = (run.path / "history.csv").read_text(encoding="utf-8").splitlines()[:1]

@@ -20,8 +20,8 @@ from stoker.exporting.formats import FORMATS, Format, Options
 from stoker.exporting.formats.onnx import optimized
 from stoker.exporting.fresh import Answers, ask
 from stoker.exporting.loader import SIZES
-from stoker.exporting.place import flush, keep_log, refuse_existing, target_path, workplace
-from stoker.exporting.quantize import measured, quantize_int8, refuse_if_worse
+from stoker.exporting.place import drop_log, flush, keep_log, refuse_existing, target_path, workplace
+from stoker.exporting.quantize import apart, drift, measured, quantize_int8, refuse_if_worse
 from stoker.exporting.trial import Trial
 from stoker.jobs.run import Run
 from stoker.runs.files import naming_full_disk, require_room, write_json
@@ -40,7 +40,7 @@ class ExportedFile:
         path: The file.
         contract: The JSON beside it: what goes in, what comes out, and how far they were compared.
         rows: How many rows were compared, at each batch size; 0 for weights alone, of which every bit is compared.
-        difference: The largest difference of a number; of an int8 file, before it was one.
+        difference: The largest difference of a number from the model's.
         timing: How large and how fast it is.
         metrics: Of an int8 file: ``{"before": {…}, "after": {…}}``.
     """
@@ -155,6 +155,7 @@ def _export_one(
         require_room(folder, 2 * size)
         made = folder / f"model{one.suffix}"
         metrics: dict[str, dict[str, float]] = {}
+        calibrated = ""
         one.write(subject, made, Options(False, options.tell) if quantize else options)
         seconds = SECONDS if bench else 0.0
         answers: Answers | None = None
@@ -162,15 +163,20 @@ def _export_one(
             answers = ask(one.loader, made, trial.rows, 0.0 if quantize else seconds, f"--format {one.name}")
             difference = trial.compare(one, answers)
             if quantize:
-                metrics, answers = _quantized(trial, made, options, seconds)
+                metrics, answers, calibrated = _quantized(trial, made, options, seconds)
         else:
             difference = 0.0
             trial.compare_tensors(one, made)
         count = len(next(iter(trial.rows.values())))
         tried: dict[str, Any] = {"rows": count, "real_rows": trial.real is not None, "batch_sizes": list(SIZES)}
-        tried |= {"largest_difference": difference, "tolerance": str(one.tolerance), "scale": trial.scale}
-        contract |= {"compared": tried if one.program else {"tensors": "bit for bit"}}
-        contract |= {"quantized": metrics} if metrics else {}
+        strict = {"largest_difference": difference, "tolerance": str(one.tolerance), "scale": trial.scale}
+        compared: dict[str, Any] = {"compared": tried | strict}
+        if quantize and answers is not None:
+            cost = drift(answers.by_size, trial.wanted)
+            difference = cost["largest_difference"]
+            compared = {"compared_before_quantization": tried | strict, "compared": tried | cost}
+        contract |= compared if one.program else {"compared": {"tensors": "bit for bit"}}
+        contract |= {"quantized": metrics, "calibrated_on": calibrated} if metrics else {}
         contract["versions"] = _versions(one)
         timing = Timing(f"{one.name} {quantize}" if quantize else one.name, made.stat().st_size)
         if answers is not None:
@@ -180,30 +186,31 @@ def _export_one(
             made.chmod(path.parent.stat().st_mode & 0o666)
         write_json(folder / "contract.json", contract)
         flush(made)
-        (folder / "contract.json").replace(beside)
         made.replace(path)
-    path.with_name(f"{path.name}.log").unlink(missing_ok=True)
+        (folder / "contract.json").replace(beside)
+    drop_log(path)
     return ExportedFile(one.name, path, beside, count if one.program else 0, difference, timing, metrics)
 
 
 def _quantized(
     trial: Trial, made: Path, options: Options, seconds: float
-) -> tuple[dict[str, dict[str, float]], Answers]:
+) -> tuple[dict[str, dict[str, float]], Answers, str]:
     """Make a checked ONNX file an int8 one, and see what that costs."""
     real = trial.real
     fix = "Name some with their targets: --rows SOURCE."
     if real is None or real.targets is None:
         raise ExportError("--quantize int8", "needs rows with their targets to measure what it costs", "none", fix)
     task, classes = trial.artifact.recipe.task, len(trial.artifact.recipe.classes)
+    calibration, real, told = apart(real)
     before, _ = measured(made, real, task, classes)
-    quantize_int8(made, real.inputs if real.training is None else real.training)
+    quantize_int8(made, calibration)
     if options.optimize:
         optimized(made)
     after, _ = measured(made, real, task, classes)
     refuse_if_worse(before, after)
     answers = ask("onnx", made, trial.rows, seconds, "--quantize int8")
     trial.compare_with_itself(FORMATS["onnx"], answers)
-    return {"before": before, "after": after}, answers
+    return {"before": before, "after": after}, answers, told
 
 
 def _chosen(names: str | Sequence[str]) -> list[Format]:

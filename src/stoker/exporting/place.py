@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from stoker.errors import ConfigError, ExportError, RunExistsError
 from stoker.exporting.formats import Format
 from stoker.runs.files import write_atomic
+from stoker.training.interrupts import Terminated
 
-__all__ = ["flush", "keep_log", "refuse_existing", "target_path", "workplace"]
+__all__ = ["drop_log", "flush", "keep_log", "refuse_existing", "target_path", "workplace"]
+
+LOG_HEAD = "# stoker export: all that the exporter said\n"
 
 
 def target_path(run: Path, one: Format, out: str | Path | None, quantize: str | None, *, alone: bool) -> Path:
@@ -56,8 +62,42 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
+def _terminable() -> Iterator[None]:
+    """Within this block SIGTERM is an exception, so that what must be put in order is; the second one ends at once.
+
+    A program that handles SIGTERM itself, or ignores it, goes on doing so; and Python takes handlers in the main thread
+    alone.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def workplace(path: Path) -> Iterator[Path]:
-    """A directory beside the target, on the same disk, that is gone afterwards; and with it what was refused."""
+    """A directory beside the target, on the same disk, that is gone afterwards; and with it what was refused.
+
+    Raises:
+        ConfigError: There can be none.
+        Terminated: SIGTERM came.
+    """
+    with _terminable(), _directory(path) as folder:
+        yield folder
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[Path]:
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,11 +127,32 @@ def flush(path: Path) -> None:
 
 
 def keep_log(error: ExportError, path: Path) -> None:
-    """Write all that an exporter said where the file would have been, with ``.log`` behind its name."""
-    if not error.log.strip():
-        return
+    """Write all that an exporter said where the file would have been, with ``.log`` behind its name.
+
+    A file of that name that is somebody else's stays as it is.
+    """
     log = path.with_name(f"{path.name}.log")
+    if not error.log.strip() or (os.path.lexists(log) and not _ours(log)):
+        return
     with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(log, error.log)
+        write_atomic(log, LOG_HEAD + error.log)
         error.fix = f"{error.fix} All that the exporter said is in {log}.".strip()
+
+
+def drop_log(path: Path) -> None:
+    """Remove what :func:`keep_log` wrote of an earlier try, and nothing else."""
+    log = path.with_name(f"{path.name}.log")
+    with suppress(OSError):
+        if _ours(log):
+            log.unlink()
+
+
+def _ours(log: Path) -> bool:
+    if log.is_symlink() or not log.is_file():
+        return False
+    try:
+        with log.open("rb") as file:
+            return file.read(len(LOG_HEAD)) == LOG_HEAD.encode()
+    except OSError:
+        return False

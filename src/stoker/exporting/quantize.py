@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,22 +21,28 @@ from stoker.metrics.metric_set import MetricSet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MOST_LOST", "measured", "quantize_int8", "refuse_if_worse"]
+__all__ = ["MOST_LOST", "apart", "drift", "measured", "quantize_int8", "refuse_if_worse"]
 
 CALIBRATION_ROWS = 512
 MOST_LOST = 0.05
+HELD_OUT = {
+    "test": "the test split",
+    "valid": "the validation split",
+    "train": "the training rows",
+    "rows": "the rows that were named",
+}
 QUANTIZED = ("MatMul", "Gemm", "Conv")
 
 
 def quantize_int8(path: Path, rows: dict[str, Tensor]) -> None:
-    """Put an int8 model in the place of a float one: static quantization, its ranges taken from training rows.
+    """Put an int8 model in the place of a float one: static quantization, its ranges taken from rows.
 
     Ranges that are fixed, unlike dynamic ones, make a row's answer independent of the rows beside it. Weights have a
     scale for each output channel. The encoder stays in float64, and so its numbers exact.
 
     Args:
         path: The ONNX file.
-        rows: Training rows, by input name.
+        rows: What ranges are taken from, by input name; see :func:`apart`.
 
     Raises:
         ExportError: There is nothing to quantize, or ONNX Runtime refuses.
@@ -80,6 +88,28 @@ def quantize_int8(path: Path, rows: dict[str, Tensor]) -> None:
     made.replace(path)
 
 
+def apart(real: Real) -> tuple[dict[str, Tensor], Real, str]:
+    """Rows to take ranges from, and others to measure on.
+
+    Returns:
+        Training rows, by input name, and the real rows; or, where no training rows beside those are known, every second
+        of the real rows and the others; and in words which it is.
+
+    Raises:
+        ExportError: There is one row alone.
+    """
+    if real.training is not None and real.held_out != "train":
+        return real.training, real, f"training rows; measured on {HELD_OUT[real.held_out]}"
+    count = len(next(iter(real.inputs.values())))
+    if count < 2:
+        fix = "Name more: --rows SOURCE."
+        raise ExportError("--quantize int8", "needs one row to take ranges from and another to measure on", count, fix)
+    assert real.targets is not None  # the caller has checked
+    first, second = ({name: values[start::2] for name, values in real.inputs.items()} for start in (0, 1))
+    told = f"every second of {HELD_OUT[real.held_out]}; measured on the others"
+    return first, replace(real, inputs=second, targets=real.targets[1::2]), told
+
+
 def measured(path: Path, real: Real, task: Task, n_classes: int) -> tuple[dict[str, float], Answers]:
     """The accuracy, or the root mean squared error, of an ONNX file on rows with targets; in a fresh process."""
     assert real.targets is not None  # the caller has checked
@@ -92,6 +122,24 @@ def measured(path: Path, real: Real, task: Task, n_classes: int) -> tuple[dict[s
     else:
         metrics.update(outputs.clamp(min=torch.finfo(torch.float32).tiny).log(), real.targets)
     return metrics.compute(), answers
+
+
+def drift(got: dict[int, tuple[Any, ...]], want: dict[int, tuple[Any, ...]]) -> dict[str, Any]:
+    """How far an int8 file's answers are from the model's, by batch size, on the rows that are compared.
+
+    Returns:
+        ``largest_difference`` of a number that is finite in both and, for a classification, ``changed_classes``: how
+        many rows have another class on top, in the largest batches.
+    """
+    largest = 0.0
+    for size, expected in want.items():
+        apart = np.abs(got[size][0].astype(np.float64) - expected[0].astype(np.float64))
+        largest = max(largest, float(apart[np.isfinite(apart)].max(initial=0.0)))
+    found: dict[str, Any] = {"largest_difference": largest}
+    size = max(want)
+    if len(want[size]) > 1:
+        found["changed_classes"] = int((got[size][1] != want[size][1]).sum())
+    return found
 
 
 def refuse_if_worse(before: dict[str, float], after: dict[str, float]) -> None:

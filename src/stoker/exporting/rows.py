@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,15 @@ class Real:
         inputs: Raw tensors as the model takes them, by name.
         targets: As :func:`stoker.data.target.encode_target` gives them; ``None`` where they are not known.
         training: Raw tensors of training rows; ``None`` where they are not known.
+        training_targets: Theirs, likewise.
     """
 
     origin: str
     held_out: str
     inputs: Tensors
     targets: Tensor | None
-    training: Tensors | None
+    training: Tensors | None = None
+    training_targets: Tensor | None = None
 
 
 def real_rows(run: Run, source: Any = None) -> Real:
@@ -63,20 +66,32 @@ def real_rows(run: Run, source: Any = None) -> Real:
     if source is not None:
         data = _load(run, source)
         held = data.test if data.test is not None else data.frame if isinstance(data, Table) else data
-        return Real(data.provenance.origin, "rows", *_tensors(run, held), training=None)
+        training: tuple[Tensors | None, Tensor | None] = None, None
+        with suppress(StokerError):  # which may be gone: why others are named
+            training = _tensors(run, _splits(run)["train"])
+        return Real(data.provenance.origin, "rows", *_tensors(run, held), *training)
+    found = _splits(run)
+    name = next(name for name in ("test", "valid", "train") if name in found)
+    return Real(run.record.sources["train"].origin, name, *_tensors(run, found[name]), *_tensors(run, found["train"]))
+
+
+def _splits(run: Run) -> dict[str, Any]:
+    """The rows of each split, as they were in training.
+
+    Raises:
+        SourceNotFoundError: A source is not there.
+        DataError: It is not what it was.
+    """
     sources = {name: _unchanged(run, name) for name in run.record.sources}
     train, given = sources["train"], {name: sources[name] for name in ("valid", "test") if name in sources}
-    seed, origin = split_seed(run.config), sources["train"].provenance.origin
+    seed = split_seed(run.config)
     parts: Any
     if isinstance(train, Table):
         assert run.schema is not None  # tables have one
         parts = split_table(train, run.schema, run.config.data, seed, **given, notify=_silent)
     else:
         parts = split_images(train, run.config.data, seed, **given, notify=_silent)
-    found = dict(parts.items())
-    name = next(name for name in ("test", "valid", "train") if name in found)
-    training, _ = _tensors(run, found["train"])
-    return Real(origin, name, *_tensors(run, found[name]), training=training)
+    return dict(parts.items())
 
 
 def _load(run: Run, source: Any) -> DataSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from stoker.exporting.signature import input_entries, output_entries, served, si
 from stoker.jobs.run import Run
 from stoker.models.assembly import Rescale
 
-__all__ = ["Trial"]
+__all__ = ["Trial", "spread"]
 
 Notify = Callable[[str], None]
 
@@ -54,7 +55,13 @@ class Trial:
     def scale(self) -> float:
         """Of the numbers that come out; see :class:`stoker.exporting.check.Tolerance`."""
         output = self.artifact.model.head.output
-        return float(output.std.max()) if isinstance(output, Rescale) else 1.0
+        if isinstance(output, Rescale):
+            return float(output.std.max())
+        if self.artifact.recipe.task != "regression":
+            return 1.0
+        answered = torch.from_numpy(self.wanted[max(self.wanted)][0])
+        real = self.real
+        return spread(*((real.training_targets, real.targets) if real is not None else ()), answers=answered)
 
     def compare(self, one: Format, answers: Answers) -> float:
         """Compare a file's answers with the model's; see :func:`stoker.exporting.check.compare`."""
@@ -116,6 +123,18 @@ class Trial:
         else:
             about |= {"columns": input_entries(self.artifact), **around_network(self.artifact)}
         return about
+
+
+def spread(*targets: Tensor | None, answers: Tensor) -> float:
+    """The standard deviation of the first targets that are known and vary; else of the answers, 1 at most."""
+    for known in targets:
+        if known is not None and 0 < (deviation := _deviation(known)) < math.inf:
+            return deviation
+    return min(1.0, _deviation(answers[answers.isfinite()]))
+
+
+def _deviation(values: Tensor) -> float:
+    return float(values.double().std(correction=0)) if values.numel() else 0.0
 
 
 def _bytes(tensor: Tensor) -> bytes:

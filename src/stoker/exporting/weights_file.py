@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +20,25 @@ from stoker.exporting.quiet import listening
 
 __all__ = ["read_weights"]
 
-PICKLE_BYTES = 64 << 20  # names and shapes; the numbers stand beside it
-ENTRIES = 1_000_000
+PICKLE_BYTES = 16 << 20  # names and shapes; the numbers stand beside it
+ENTRIES = 50_000
+DIRECTORY_BYTES = ENTRIES * 128
+ALLOWED = {
+    "collections.OrderedDict",
+    "collections.Counter",  # in the state of schedules
+    "torch.Size",
+    "torch.nn.parameter.Parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+}
+MEMOS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+GETS = {"GET", "BINGET", "LONG_BINGET"}
+TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+CALLS = {"REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX"}
+MAKING = {*TUPLES, "MARK", "REDUCE", "NEWOBJ", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "BINPERSID"}
+MADE = 12 * ENTRIES  # a tensor is ten of these
 NAMED = ("state_dict", "model_state_dict", "model")
 RESAVE = "In the program that trained it: torch.save(model.state_dict(), path)."
 
@@ -82,7 +101,11 @@ def _of_torch(path: Path) -> dict[str, Tensor]:
     _check_archive(path)
     with listening():
         try:
+            # read by torch's own reader, so that it is the very one that is loaded
+            _check_pickle(torch._C.PyTorchFileReader(where).get_record("data.pkl"), where)
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except SourceFormatError:
+            raise
         except pickle.UnpicklingError as error:
             said = " ".join(str(error).split())
             named = re.search(r"GLOBAL (\S+)", said)
@@ -99,8 +122,13 @@ def _check_archive(path: Path) -> None:
     """torch.save packs nothing together: an entry that grows when it is read is none of its."""
     where = str(path)
     try:
+        count = _entries_of(path)
+        if count > ENTRIES:
+            raise SourceFormatError(where, f"must have at most {ENTRIES:,} entries", f"{count:,}", RESAVE)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+    except SourceFormatError:
+        raise
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RecursionError) as error:
         raise SourceFormatError(where, f"must be a file of torch.save ({error})", "", RESAVE) from None
     names = [entry.filename for entry in entries]
@@ -113,8 +141,75 @@ def _check_archive(path: Path) -> None:
         if packed or (entry.filename.endswith(".pkl") and entry.file_size > PICKLE_BYTES):
             rule = "must be stored as torch.save does, nothing packed"
             raise SourceFormatError(where, rule, repr(entry.filename[:80]), RESAVE)
-    if len(entries) > ENTRIES:
-        raise SourceFormatError(where, f"must have at most {ENTRIES:,} entries", len(entries), RESAVE)
+    if len({name.lower() for name in names}) < len(names):  # torch's reader takes w/DATA.PKL for w/data.pkl
+        raise SourceFormatError(where, "must have each entry once", "two of one name", RESAVE)
+
+
+def _entries_of(path: Path) -> int:
+    """How many entries an archive says it has, from the records at its end, before anything is made of them.
+
+    Those records must be where ``torch.save`` puts them, so that every reader finds the same ones.
+
+    Source: APPNOTE.TXT - .ZIP File Format Specification, 4.3.14 to 4.3.16.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 98))
+        end = file.read(98)
+    if len(end) < 22 or end[-22:-18] != b"PK\x05\x06" or end[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("it has no end of an archive")
+    count, length, offset = struct.unpack("<HLL", end[-12:-2])
+    where = size - 22
+    if end[-42:-38] == b"PK\x06\x07":
+        where = size - 98
+        if len(end) < 98 or end[:4] != b"PK\x06\x06" or struct.unpack("<Q", end[-34:-26])[0] != where:
+            raise zipfile.BadZipFile("its end is damaged")
+        count, length, offset = struct.unpack("<QQQ", end[32:56])
+    if offset + length != where or length > DIRECTORY_BYTES:
+        if count > ENTRIES:
+            return int(count)
+        raise zipfile.BadZipFile("its directory is damaged or too large")
+    return int(count)
+
+
+def _check_pickle(data: bytes, where: str) -> None:
+    """Look at a pickle without loading it: ``weights_only=True`` alone allows what takes memory at a word's notice.
+
+    It would make ``bytearray(10**9)``, a ``torch.Tensor`` of any size, or one large dict over and over again, copied
+    from what the pickle refers back to.
+
+    Raises:
+        SourceFormatError: It names something else than tensors are made of, or calls something with what it refers to.
+    """
+    rule = "must hold tensors and plain containers alone"
+    made = 0
+    before: list[tuple[str, Any]] = [("", None)] * 4  # what was pushed last, the latest first
+    for opcode, value, _ in pickletools.genops(data):
+        if opcode.name in MEMOS:
+            continue
+        made += opcode.name in MAKING
+        if made > MADE:  # a byte or two each, and hundreds in memory
+            raise SourceFormatError(where, f"must be made of at most {MADE:,} parts", "more", RESAVE)
+        named = None
+        if opcode.name in ("GLOBAL", "INST"):
+            named = ".".join(str(value).split(" ", 1))
+        elif opcode.name == "STACK_GLOBAL":
+            named = f"{before[1][1]}.{before[0][1]}"
+        if named is not None and not _allowed(named):
+            raise SourceFormatError(where, rule, f"{named[:80]}, which is not loaded", RESAVE)
+        given = before[1] if before[0][0] in TUPLES else before[0]
+        if opcode.name in CALLS and given[0] in GETS:
+            raise SourceFormatError(where, rule, "something made of another again, which is not loaded", RESAVE)
+        before = [(opcode.name, value), *before[:3]]
+
+
+def _allowed(name: str) -> bool:
+    """Whether tensors are made of it: the functions that do, kinds of storage, and types of numbers."""
+    if name in ALLOWED:
+        return True
+    module, _, last = name.rpartition(".")
+    storage = re.fullmatch(r"[A-Z][A-Za-z0-9]*Storage", last) and last not in ("TypedStorage", "UntypedStorage")
+    return module == "torch" and bool(storage or isinstance(getattr(torch, last, None), torch.dtype))
 
 
 def _tensors_in(loaded: Any, where: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ENDINGS", "model_card"]
+__all__ = ["ENDINGS", "UNKNOWN", "model_card"]
 
 TASK_TAGS = {
     ("table", "regression"): "tabular-regression",
@@ -29,6 +29,7 @@ ENDINGS = {
     "interrupted": "was interrupted, and what was trained until then kept",
     "non-finite": "stopped because the loss became NaN or infinite; the best epoch before that was kept",
 }
+UNKNOWN = "Whether the imported weights saw the rows measured here is not known."
 
 
 def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -45,15 +46,19 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     tag = TASK_TAGS.get((recipe["kind"], recipe["task"]), "image-classification")
     example = "new_rows.csv" if recipe["kind"] == "table" else "folder_of_images"
     tested = "The test split was used once, after training." if "test" in metrics else "No test split was held back."
+    imported = training["stopped"] == "imported"
     kept = "The weights are those of the last epoch."
     if training["monitor"]:
         kept = f"The weights are those of epoch {training['best_epoch']}, the best by `{training['monitor']}`."
+    if imported:
+        kept, tested = f"{_text(training['engine_reason'])}.", UNKNOWN
+        kept = kept[0].upper() + kept[1:]
     lines = [
         "---",
         *_head(record, metrics, tag),
         "---",
         "",
-        f"# {_line(record['name'])}",
+        f"# {_text(record['name'])}",
         "",
         _what(recipe),
         "",
@@ -64,26 +69,22 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         f"{kept} {tested}",
         *[f"\nRows {what}: {count:,}." for what, count in record["duplicates"].items()],
         "",
-        "![Learning curves](figures/learning_curves.png)",
-        f"![{_picture(recipe)[0]}]({_picture(recipe)[1]})",
-        "",
-        "## What it was trained on",
+        *([] if imported else _pictures(recipe)),
+        f"## What {'its encoder' if imported else 'it'} was trained on",
         "",
         *[
             f"- {name}: {_code(source['origin'])}, {source['rows']:,} rows, `{source['fingerprint']}`"
             for name, source in record["sources"].items()
         ],
         f"- rows per split: {', '.join(f'{name} {count:,}' for name, count in record['rows'].items())}",
-        *[f"- {_line(notice)}" for notice in record["notices"]],
+        *[f"- {_text(notice)}" for notice in record["notices"]],
         "",
         "## How",
         "",
-        *([f"- preset: {_line(settings['preset'])}"] if settings.get("preset") else []),
+        *([f"- preset: {_text(settings['preset'])}"] if settings.get("preset") else []),
         f"- data: {_settings(settings['data'])}",
         f"- model: {_settings(settings['model'])}; {training['parameters']:,} parameters",
-        f"- training: {_settings(settings['training'])}",
-        f"- it {ENDINGS.get(training['stopped'], training['stopped'])}; {training['epochs']} epochs, "
-        f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']} ({training['engine']})",
+        *(["- training: not here; the weights were imported"] if imported else _trained(training, settings)),
         f"- versions: {', '.join(f'{name} {number}' for name, number in record['versions'].items())}",
         "",
         "## What to mind",
@@ -195,15 +196,24 @@ def _what(recipe: Mapping[str, Any]) -> str:
     return f"A network that predicts {_code(recipe['target'])}, one of {len(classes)} classes ({shown}), from {inputs}."
 
 
-def _picture(recipe: Mapping[str, Any]) -> tuple[str, str]:
+def _trained(training: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    return [
+        f"- training: {_settings(settings['training'])}",
+        f"- it {ENDINGS.get(training['stopped'], training['stopped'])}; {training['epochs']} epochs, "
+        f"{training['steps']:,} steps, {training['seconds']:.1f} s on {training['device']} ({training['engine']})",
+    ]
+
+
+def _pictures(recipe: Mapping[str, Any]) -> list[str]:
+    shown = "![Confusion matrix](figures/confusion_matrix.png)"
     if recipe["task"] == "regression":
-        return "Predicted against true", "figures/predicted_vs_true.png"
-    return "Confusion matrix", "figures/confusion_matrix.png"
+        shown = "![Predicted against true](figures/predicted_vs_true.png)"
+    return ["![Learning curves](figures/learning_curves.png)", shown, ""]
 
 
 def _table(metrics: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> list[str]:
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    head = f"| split | rows | {' | '.join(names)} |"
+    head = f"| split | rows | {' | '.join(_text(name) for name in names)} |"
     rule = "| --- |" + " ---: |" * (len(names) + 1)
     body = [
         f"| {split} | {rows[split]:,} | {' | '.join(_number(values.get(name, math.nan)) for name in names)} |"
@@ -220,12 +230,26 @@ def _settings(settings: Mapping[str, Any]) -> str:
     """The settings that say something: not those left empty or switched off; the seed always."""
     empty: tuple[object, ...] = (None, "", "none", False, 0.0, [], {})
     told = {name: value for name, value in settings.items() if name == "seed" or value not in empty}
-    return ", ".join(f"{name} {_line(value)}" for name, value in told.items())
+    return ", ".join(f"{name} {_setting(value)}" for name, value in told.items())
+
+
+def _setting(value: object) -> str:
+    return f"[{', '.join(_setting(one) for one in value)}]" if isinstance(value, list) else _text(value)
 
 
 def _line(text: object) -> str:
     """Text of any origin as one line."""
     return " ".join(str(text).split())
+
+
+def _text(text: object) -> str:
+    r"""Text of any origin as one line that Markdown shows as it is: no link, picture, HTML, formula or list of its own.
+
+    Source: CommonMark, 2.4 (any ASCII punctuation may have a backslash before it); an underscore within a word is none
+    of emphasis, and stays as it is.
+    """
+    line = re.sub(r"([\\`*<>&\[\]|~$#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", _line(text))
+    return re.sub(r"^(\d*)((?<=\d)[.)]|(?<!\d)[-+])(?=[-\s]|$)", r"\1\\\2", line)
 
 
 def _code(text: str) -> str:

@@ -14,7 +14,7 @@ __all__ = ["History", "Row", "StopReason", "history_csv"]
 Row: TypeAlias = dict[str, float]
 """``epoch`` (from 1), ``step`` (updates so far), ``lr``, ``train_loss``, and ``valid_…`` if there is such a split."""
 
-StopReason: TypeAlias = Literal["finished", "patience", "callback", "interrupted", "non-finite", "running"]
+StopReason: TypeAlias = Literal["finished", "patience", "callback", "interrupted", "non-finite", "running", "imported"]
 
 
 @dataclass
@@ -26,7 +26,7 @@ class History(Sequence[Row]):
         monitor: The column by which epochs were compared; ``None`` without a validation split.
         best_epoch: The epoch with the best monitored value; without one, the last.
         stopped: Why it ended: ``finished``, ``patience``, ``callback`` (one asked for it), ``interrupted`` (Ctrl-C) or
-            ``non-finite``; ``running`` if it has not, or if an error ended it.
+            ``non-finite``; ``running`` if it has not, or if an error ended it; ``imported`` where nothing was trained.
         seconds: How long the epochs took, evaluation included.
     """
 

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Terminated(SystemExit):
-    """A training was ended by SIGTERM, after it had written a checkpoint; the program ends with code 143."""
+    """SIGTERM ended what ran, after it had kept or tidied up what it must; the program ends with code 143."""
 
     def __init__(self) -> None:
         super().__init__(TERMINATED)

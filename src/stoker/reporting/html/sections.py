@@ -17,7 +17,7 @@ from stoker.reporting.html.parts import Part, Section
 from stoker.reporting.html.tables import Grid, facts_grid, listed, short
 from stoker.reporting.worst import most_wrong
 from stoker.runs.artifact import Recipe
-from stoker.runs.card import ENDINGS
+from stoker.runs.card import ENDINGS, UNKNOWN
 from stoker.settings import parse_settings
 from stoker.training.progress_text import duration, number
 
@@ -105,10 +105,12 @@ def _figures(run: Run, found: Measured) -> list[tuple[str, str, str]]:
             value, one = run.metrics[split][name], intervals.get(name)
             below = f"{split} split" + ("" if one is None else f", {tables.span(one)}")
             figures.append((name, number(value, 4) if np.isfinite(value) else "undefined", below))
-    training = run.record.training
+    training, imported = run.record.training, run.record.training.stopped == "imported"
     figures.append(("parameters", f"{training.parameters:,}", short(run.config.model.get("name", ""))))
     figures.append(
-        ("training", duration(training.seconds), f"{counted(training.epochs, 'epoch')} on {training.device}")
+        ("training", "none", "weights imported")
+        if imported
+        else ("training", duration(training.seconds), f"{counted(training.epochs, 'epoch')} on {training.device}")
     )
     return figures
 
@@ -129,6 +131,9 @@ def _metrics(run: Run, found: Measured) -> Part:
 
 
 def _learning(run: Run, found: Measured) -> Part:
+    training = run.record.training
+    if training.stopped == "imported":
+        return Part("Imported weights", f"It was not trained here; {short(training.engine_reason, 160)}. {UNKNOWN}")
     try:
         history = run.history
     except StokerError as error:

@@ -159,7 +159,12 @@ def course(
     if saved is None or checkpoints is None:
         return Course(Legs(origin=before, asked=epochs, first=before, epochs=epochs), before)
     legs, stopped, done = legs_of(saved), saved.get("stopped"), saved.get("epoch")
-    if stopped not in get_args(StopReason) or type(done) is not int or not isinstance(saved.get("job"), dict):
+    if (
+        stopped not in get_args(StopReason)
+        or stopped == "imported"
+        or type(done) is not int
+        or not isinstance(saved.get("job"), dict)
+    ):
         raise CheckpointError("checkpoint", "must say what it is of", str(stopped), "It is damaged.")
     refuse_difference(saved["job"], about["job"], "Go on with what it was begun with, or start anew.")
     try:

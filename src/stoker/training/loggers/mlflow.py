@@ -26,6 +26,7 @@ STATUS: dict[StopReason, str] = {
     "interrupted": "KILLED",
     "non-finite": "FAILED",
     "running": "FAILED",
+    "imported": "FINISHED",
 }
 SEND_EVERY = 2.0  # seconds; a request may take longer than an epoch of a small network
 MOST_METRICS = 1000  # that MLflow takes in one request

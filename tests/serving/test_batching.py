@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stoker.serving.batching import Batcher
+from stoker.serving.batching import Batcher, queue_length
 from stoker.serving.problems import Problem
 
 Tensors = dict[str, Tensor]
@@ -129,6 +129,58 @@ def test_outputs_of_another_number_are_a_failure_not_a_mix_up() -> None:
     assert all(isinstance(part, RuntimeError) for part in found)
 
 
+@pytest.mark.parametrize(
+    ("max_rows", "max_batch", "length"), [(10_000, 256, 80_000), (256, 256, 2048), (1, 256, 2048), (1, 1, 8)]
+)
+def test_the_queue_holds_whole_batches_however_small_the_requests(max_rows: int, max_batch: int, length: int) -> None:
+    assert queue_length(max_rows, max_batch) == length
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError]
+)
+def test_whatever_a_model_raises_the_next_request_is_computed(raised: type[BaseException]) -> None:
+    def exiting(inputs: Tensors) -> Tensor:
+        if (inputs["numeric"] == 13).any():
+            raise raised("13")
+        return doubled(inputs)
+
+    async def scene() -> tuple[BaseException | None, Tensor]:
+        batcher = Batcher(exiting, max_batch=8)
+        batcher.start()
+        async with asyncio.timeout(3):
+            failed = (await asyncio.gather(batcher(rows(13)), return_exceptions=True))[0]
+            next_one = await batcher(rows(2))
+        await batcher.stop()
+        assert not isinstance(failed, Tensor)
+        return failed, next_one
+
+    failed, next_one = asyncio.run(scene())
+    assert isinstance(failed, RuntimeError)
+    assert str(failed) == f"the model raised {raised.__name__}: 13"
+    assert float(next_one) == 4
+
+
+def test_outputs_that_do_not_fit_together_are_one_request_s_failure() -> None:
+    """Of a request in two parts, the second of which is wider."""
+
+    def uneven(inputs: Tensors) -> Tensor:
+        return torch.zeros(len(inputs["numeric"]), 2 if (inputs["numeric"] == 13).any() else 1)
+
+    async def scene() -> list[Tensor | BaseException]:
+        batcher = Batcher(uneven, max_batch=2)
+        batcher.start()
+        async with asyncio.timeout(3):
+            found = await asyncio.gather(batcher(rows(1, 2, 13)), return_exceptions=True)
+            next_one = await batcher(rows(1))
+        await batcher.stop()
+        return [*found, next_one]
+
+    found = asyncio.run(scene())
+    assert isinstance(found[0], RuntimeError)
+    assert isinstance(found[1], Tensor)
+
+
 def test_too_many_rows_wait() -> None:
     found, _ = asyncio.run(with_batcher(doubled, [rows(*range(6)), rows(*range(6))], max_queue=10))
     assert values(found)[0] == [2.0 * n for n in range(6)]
@@ -152,8 +204,8 @@ def test_after_its_end_it_takes_nothing_and_nobody_waits_for_ever() -> None:
         waiting = [asyncio.create_task(batcher(rows(n))) for n in range(3)]
         await asyncio.sleep(0.05)
         await batcher.stop()
-        found = await asyncio.gather(*waiting[1:], batcher(rows(9)), return_exceptions=True)
-        waiting[0].cancel()
+        async with asyncio.timeout(3):
+            found = await asyncio.gather(*waiting, batcher(rows(9)), return_exceptions=True)
         gate.set()
         return found
 

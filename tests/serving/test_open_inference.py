@@ -133,6 +133,7 @@ def changed(**change: Any) -> dict[str, Any]:
         (changed(data=[1.0, 2.0], shape=[2]), "inputs: must all have one number of rows, got 1, 2"),
         ({**changed(), "id": 7}, "id: must be text, got 7"),
         ({**changed(), "outputs": [{"name": "secrets"}]}, "outputs: must be among prediction, probabilities"),
+        ({**changed(), "outputs": [{"name": "prediction"}] * 2}, "outputs: must each be another, got prediction twice"),
         ({**changed(), "outputs": 3}, "outputs: must be among prediction, probabilities"),
     ],
 )

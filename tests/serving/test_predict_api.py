@@ -18,6 +18,7 @@ from served_process import TABLE_ROW, Server, client
 from served_runs import mixed
 
 import stoker
+from stoker.serving.app import wants_csv
 
 GRADES = mixed("grade", 300, seed=5).drop("grade")
 PRICES = mixed("price", 300, seed=5).drop("price")
@@ -194,3 +195,30 @@ def test_headers_forbid_what_the_page_does_not_need(grade_client: httpx.Client) 
         headers = grade_client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("accept", "csv"),
+    [
+        ("text/csv", True),
+        ("Text/CSV; charset=utf-8", True),
+        ("text/csv, application/json", True),
+        ("text/csv;q=0.5, */*", True),
+        ("application/json;q=0.2, text/csv; q=0.8", True),
+        ("text/csv;q=0", False),
+        ("text/csv; q=0.000, application/json", False),
+        ("application/json, text/csv;q=0.9", False),
+        ("text/csvx", False),
+        ("text/csv;q=many", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_an_accept_header_is_weighed(accept: str, csv: bool) -> None:
+    assert wants_csv(accept) is csv
+
+
+def test_csv_that_is_not_accepted_is_not_sent(prices: Server) -> None:
+    with client(prices) as made:
+        answer = made.post("/predict", json=TABLE_ROW, headers={"Accept": "text/csv;q=0, application/json"})
+    assert answer.headers["content-type"] == "application/json"

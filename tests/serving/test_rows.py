@@ -16,7 +16,7 @@ from served_runs import mixed
 from stoker.data.columns import Columns
 from stoker.data.schema import infer_schema
 from stoker.data.sources.jsonlines import parse_json_lines
-from stoker.errors import StokerError
+from stoker.errors import DataError, StokerError
 from stoker.serving.problems import Problem, place_of
 from stoker.serving.rows import RowReader, parse_json
 
@@ -72,11 +72,16 @@ VALUES = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(values=st.lists(VALUES, min_size=1, max_size=3))
 def test_every_value_is_read_as_in_json_lines_or_refused_where_those_are(column: str, values: list[Any]) -> None:
-    """The quick way and the way of files agree, value by value; a file's whole numbers may be of 64 bits at most."""
+    """The quick way and the way of files agree, value by value; a file's whole numbers may be of 64 bits at most.
+
+    True and false are refused where numbers belong, even if all of a column are such.
+    """
     values = [float(v) if isinstance(v, int) and not -(2**63) <= v < 2**63 else v for v in values]
     rows = [ROW | {column: value} for value in values]
     lines = "\n".join(map(json.dumps, rows)).encode()
     try:
+        if column in ("size", "rooms") and any(type(value) is bool for value in values):
+            raise DataError("values", "must be numbers", "a boolean", "It is refused.")
         wanted = COLUMNS.read(parse_json_lines(lines, "lines"))
     except StokerError:
         with pytest.raises(Problem):
@@ -162,6 +167,43 @@ def test_csv_that_cannot_be_read(text: str, code: str, message: str) -> None:
         READER.csv(text.encode())
     assert (caught.value.status, caught.value.code) == (422, code)
     json.dumps(caught.value.body, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("start", "separator"), [("", ","), ("\ufeff\n", ";"), ("", "\t"), ('"a\nb"', ","), ('a"b', ",")]
+)
+def test_very_many_columns_are_counted_not_parsed(start: str, separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr("stoker.serving.rows.parse_delimited", never)
+    line = start + separator.join(f"c{n}" for n in range(1100)) + "\n"
+    with pytest.raises(Problem, match=r"must have at most 1,000 columns that the model does not take") as caught:
+        READER.csv((line * 2).encode())
+    assert (caught.value.status, caught.value.code) == (422, "too-many-columns")
+
+
+def test_separators_in_quotes_are_no_columns() -> None:
+    frame = FRAME[:3].with_columns(pl.lit(1).alias("," * 3000))
+    assert alike(READER.csv(frame.write_csv().encode()), COLUMNS.read(FRAME[:3]))
+
+
+@pytest.mark.parametrize("other", [True, False, None, 3, 2.5])
+@pytest.mark.parametrize("column", ["size", "rooms"])
+def test_true_is_no_number_whatever_stands_beside_it(column: str, other: Any) -> None:
+    rows = [ROW | {column: other}, ROW | {column: True}]
+    row = 0 if isinstance(other, bool) else 1
+    word = str(other is not False).lower()
+    text = rf"^column '{column}', row {row} \(counting from 0\): must be a number, got '{word}'\."
+    with pytest.raises(Problem, match=text) as caught:
+        READER.json(json.dumps(rows).encode())
+    assert (caught.value.code, caught.value.body["row"]) == ("invalid-value", row)
+    with pytest.raises(Problem, match=text):
+        READER.csv(
+            pl.DataFrame([{k: None if v is None else json.dumps(v).strip('"') for k, v in r.items()} for r in rows])
+            .write_csv()
+            .encode()
+        )
 
 
 def test_the_value_of_a_csv_is_given_back() -> None:

@@ -39,6 +39,15 @@ def test_no_request_is_lost_or_mixed_up(connections: int, prices: Server, price_
     assert sorted(outcome.answered.elements()) == list(range(len(rows)))
 
 
+@pytest.mark.slow
+def test_requests_of_one_row_queue_as_others_do(price_run: stoker.Run) -> None:
+    frame, rows = rows_of(400)
+    wanted = price_run.predict(frame).values
+    with serving(price_run.path, "--max-rows", "1") as server:
+        outcome = asyncio.run(send_all(*address(server), rows, wanted, 64))
+    assert (outcome.lost, outcome.wrong, outcome.statuses) == ([], [], {})
+
+
 def test_batches_form_under_load(prices: Server, price_run: stoker.Run) -> None:
     def batches() -> tuple[float, float]:
         text = httpx.get(f"{prices.url}/metrics", trust_env=False).text

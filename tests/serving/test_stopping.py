@@ -153,6 +153,21 @@ def test_the_token_is_the_environments() -> None:
     )
 
 
+@pytest.mark.parametrize("token", ["a\n", "a\r\n", " a", "\ta "])
+def test_white_space_around_the_token_does_not_count(token: str) -> None:
+    assert token_of({"STOKER_SERVE_TOKEN": token}) == "a"
+
+
+@pytest.mark.parametrize("token", ["\n", " ", "\t\r\n"])
+def test_a_blank_token_is_refused(token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^STOKER_SERVE_TOKEN: must be the token .*, got nothing but white space\."):
+        token_of({"STOKER_SERVE_TOKEN": token})
+    monkeypatch.setenv("STOKER_SERVE_TOKEN", token)
+    result = CliRunner().invoke(app, ["serve", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "STOKER_SERVE_TOKEN: must be the token" in result.stderr
+
+
 def test_help_is_quick_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys, stoker.cli\n"

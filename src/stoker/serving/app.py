@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +21,7 @@ from torch import Tensor
 from stoker._version import __version__
 from stoker.jobs.run import Predictions
 from stoker.serving import oip
-from stoker.serving.batching import Batcher
+from stoker.serving.batching import Batcher, queue_length
 from stoker.serving.images import ImageReader
 from stoker.serving.limits import Guard, json_bytes
 from stoker.serving.measures import CONTENT_TYPE, Measures
@@ -29,12 +30,13 @@ from stoker.serving.problems import Problem
 from stoker.serving.served import ServedModel
 from stoker.serving.settings import ServeSettings
 
-__all__ = ["build_app"]
+__all__ = ["build_app", "wants_csv"]
 
 Result = TypeVar("Result")
 
 _INLINE = 1 << 14  # bytes of a body that are read at once; more are read in a thread, so that others need not wait
 _READERS = 2
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/docs": ("docs.html", "text/html; charset=utf-8"),
@@ -62,13 +64,12 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal batcher
-        most = 8 * model.reader.max_rows
         wait = settings.max_wait_ms / 1000
         batcher = Batcher(
             model.backend.predict,
             max_batch=settings.max_batch,
             max_wait=wait,
-            max_queue=most,
+            max_queue=queue_length(model.reader.max_rows, settings.max_batch),
             observe=measures.batch,
         )
         batcher.start()
@@ -122,7 +123,7 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
             parse = model.reader.csv if kind == "text/csv" else model.reader.json
             inputs = await read(len(body), lambda: parse(body))
         found = model.predictions(await outputs(inputs), names)
-        if "text/csv" in request.headers.get("accept", ""):
+        if wants_csv(request.headers.get("accept", "")):
             text = await read(len(found.outputs) * 8, lambda: found.frame(proba=proba, top_k=top_k).write_csv())
             return Response(text, media_type="text/csv")
         return _json(await read(_size(found), lambda: json_bytes(model.answer(found, proba=proba, top_k=top_k))))
@@ -210,6 +211,17 @@ async def _files(request: Request, reader: ImageReader) -> list[tuple[str, bytes
 
 def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def wants_csv(accept: str) -> bool:
+    """Whether an ``Accept`` header names CSV, with a weight above nought and not below JSON's (RFC 9110, 12.5.1)."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        weights[kind] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    csv = weights.get("text/csv", 0.0)
+    return csv > 0 and csv >= weights.get("application/json", 0.0)
 
 
 def _unsupported(kind: str, wanted: str) -> Problem:

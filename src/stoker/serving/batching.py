@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stoker.serving.problems import Problem
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "queue_length"]
 
 Tensors = dict[str, Tensor]
 
@@ -41,6 +41,16 @@ class _Job:
     def take(self, most: int) -> tuple[Tensors, int]:
         start, self.taken = self.taken, min(self.rows, self.taken + most)
         return {name: values[start : self.taken] for name, values in self.inputs.items()}, self.taken - start
+
+
+def queue_length(max_rows: int, max_batch: int) -> int:
+    """How many rows may wait: eight of the largest requests or, where those are smaller, of the largest batches.
+
+    Args:
+        max_rows: The most rows of one request.
+        max_batch: The most rows to compute at once.
+    """
+    return 8 * max(max_rows, max_batch)
 
 
 class Batcher:
@@ -69,6 +79,7 @@ class Batcher:
         self._max_queue = max_queue
         self._observe = observe
         self._jobs: deque[_Job] = deque()
+        self._computing: list[_Job] = []
         self._arrival = asyncio.Event()
         self._thread = _Thread()
         self._task: asyncio.Task[None] | None = None
@@ -87,9 +98,7 @@ class Batcher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for job in self._jobs:
-            if not job.future.done():
-                job.future.set_exception(_closed())
+        _fail([*self._computing, *self._jobs], _closed())
         self._jobs.clear()
         self._thread.stop()
 
@@ -122,8 +131,13 @@ class Batcher:
                 await self._arrival.wait()
             await self._gather()
             taken = self._take()
-            if taken:
-                await self._compute(taken)
+            self._computing = [job for job, _ in taken]
+            try:
+                if taken:
+                    await self._compute(taken)
+            except Exception as error:  # whatever it is, the next batch is computed
+                _fail(self._computing, error)
+            self._computing = []
 
     async def _gather(self) -> None:
         """Wait until a batch is full, or its first row has waited long enough."""
@@ -197,11 +211,12 @@ class _Thread:
         future: asyncio.Future[Any] = loop.create_future()
 
         def work() -> None:
-            result, failure = None, None
+            result: list[Tensor] | None = None
+            failure: Exception | None = None
             try:
                 result = function()
-            except Exception as error:
-                failure = error
+            except BaseException as error:  # as of a model that exits: the thread is needed for the next request
+                failure = _handed_on(error)
             with suppress(RuntimeError):  # the loop is closed: the server did not wait for this
                 loop.call_soon_threadsafe(_settle, future, result, failure)
 
@@ -217,6 +232,21 @@ class _Thread:
 def _together(inputs: list[Tensors]) -> Tensors:
     first = inputs[0]
     return first if len(inputs) == 1 else {name: torch.cat([part[name] for part in inputs]) for name in first}
+
+
+def _fail(jobs: list[_Job], error: Exception) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+
+def _handed_on(error: BaseException) -> Exception:
+    """As a future can bear it: what ends an event loop, or an iterator, would end ours."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    failure = RuntimeError(f"the model raised {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -29,6 +29,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _OPEN = frozenset({"/", "/docs", "/page.css", "/page.js", "/docs.js", "/health", "/v2/health/live", "/v2/health/ready"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DRAINED = 8  # so many times the limit is read and thrown away, so that the client can read why it is refused
+_MOST_REQUESTS = 512
+_MOST_HELD = 256 << 20
+_LARGE_AT_ONCE = 4  # bodies of the largest size, however large that is
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -49,7 +52,7 @@ def json_bytes(data: Any) -> bytes:
 
 
 class Guard:
-    """Refuses what is too large, too slow or without its token, and answers every failure in our own form.
+    """Refuses what is too large, too slow, too much at once or without its token, and answers failures in our own form.
 
     Args:
         app: What serves.
@@ -58,6 +61,8 @@ class Guard:
         body_timeout: Seconds that a body may take.
         token: What requests must bear; ``None`` for nothing.
         measures: Told of every request.
+        max_requests: How many may be answered at once; those of its health and its page always are.
+        max_held: The most bytes of all the bodies that are being answered; by default 256 MiB, or four bodies.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class Guard:
         body_timeout: float,
         token: str | None,
         measures: Measures,
+        max_requests: int = _MOST_REQUESTS,
+        max_held: int | None = None,
     ) -> None:
         self._app = app
         self._paths = paths
@@ -76,6 +83,10 @@ class Guard:
         self._body_timeout = body_timeout
         self._token = None if token is None else token.encode()
         self._measures = measures
+        self._max_requests = max_requests
+        self._max_held = max(_MOST_HELD, _LARGE_AT_ONCE * max_body) if max_held is None else max_held
+        self._requests = 0
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or hand on what is none."""
@@ -92,10 +103,21 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
+        held = 0
+
+        def hold(size: int) -> bool:
+            nonlocal held
+            held += size
+            self._held += size
+            return self._held <= self._max_held
+
+        self._requests += 1
         try:
-            body = _Body(receive, self._max_body, time.monotonic() + self._body_timeout)
+            body = _Body(receive, self._max_body, time.monotonic() + self._body_timeout, hold)
             headers = dict(scope["headers"])
             self._check_token(scope["path"], headers)
+            if self._requests > self._max_requests and scope["path"] not in _OPEN:
+                raise _too_much("requests")
             await body.check_length(headers)
             await self._app(scope, body.receive, answer)
         except Problem as problem:
@@ -107,6 +129,8 @@ class Guard:
                 text = "server: must not fail, got a fault of its own, which its log has."
                 await answer_problem(Problem(500, "internal-error", text), answer)
         finally:
+            self._requests -= 1
+            self._held -= held
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._measures.request(method, self._paths(scope["path"]), status, time.perf_counter() - began)
 
@@ -129,11 +153,17 @@ async def answer_problem(problem: Problem, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class _Body:
-    """A request's body, which may neither be too large nor take too long."""
+def _too_much(what: str) -> Problem:
+    text = f"server: must have less to do, got too many {what} at once. Try again in a second."
+    return Problem(503, "overloaded", text, headers={"Retry-After": "1", "Connection": "close"})
 
-    def __init__(self, receive: Receive, limit: int, deadline: float) -> None:
+
+class _Body:
+    """A request's body, which may neither be too large nor take too long, nor come when there are too many."""
+
+    def __init__(self, receive: Receive, limit: int, deadline: float, hold: Callable[[int], bool]) -> None:
         self._receive = receive
+        self._hold = hold
         self._limit = limit
         self._deadline = deadline
         self._seen = 0
@@ -155,6 +185,9 @@ class _Body:
         if self._seen > self._limit:
             await self._drain(self._seen)
             raise self._too_large("more")
+        if not self._hold(len(message.get("body", b""))):
+            await self._drain(self._seen)
+            raise _too_much("bodies")
         return message
 
     async def _next(self) -> Message:

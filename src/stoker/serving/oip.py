@@ -109,6 +109,8 @@ def _wanted(request: dict[str, Any], model: ServedModel) -> list[str]:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name not in known:
             raise _refused("outputs", f"must be among {', '.join(known)}", repr(output)[:60])
+        if name in names:  # else a small request could have the same numbers written any number of times
+            raise _refused("outputs", "must each be another", f"{name} twice")
         names.append(name)
     return names
 

@@ -37,7 +37,7 @@ _PARTS: dict[str, Callable[[datetime], int]] = {
 
 
 def quick_numbers(column: NumericColumn) -> Quick:
-    """For a column of numbers: numbers, true, false and null; for one of times: ISO 8601 without fraction or zone."""
+    """For numbers: numbers and null; booleans: true, false, 0, 1, null; times: ISO 8601 without fraction or zone."""
     if column.reads == "datetime":
         return lambda values: _times(values, column)
     if column.reads == "clock":
@@ -87,7 +87,7 @@ def _numbers(values: Sequence[Any], *, boolean: bool) -> list[float] | None:
     for value in values:
         if value is None:
             found.append(math.nan)
-        elif type(value) is bool or (type(value) is int and abs(value) < _EXACT):
+        elif (boolean and type(value) is bool) or (type(value) is int and abs(value) < _EXACT):
             found.append(float(value))
         elif type(value) is float and math.isfinite(value):
             found.append(value)

@@ -20,7 +20,7 @@ from torch import Tensor
 from stoker.data.cells import numbers, place
 from stoker.data.columns import Columns
 from stoker.data.kinds import shorten
-from stoker.data.sources.delimited import parse_delimited
+from stoker.data.sources.delimited import count_separators, parse_delimited
 from stoker.data.sources.frames import series_from
 from stoker.errors import EncodingError, StokerError, suggest
 from stoker.serving.problems import Problem, problem_of
@@ -95,14 +95,15 @@ class RowReader:
         Raises:
             Problem: It is not that; or there are no rows, or too many; or a value does not fit.
         """
+        self._check_width(1 + count_separators(body))  # to parse very many columns takes long, and much memory
         try:
             frame = parse_delimited(body, "body")
             self.check_count(frame.height)
-            if frame.width > len(self.columns.names) + _MOST_FURTHER:
-                text = f"body: must have at most {_MOST_FURTHER:,} columns that the model does not take, got more."
-                raise Problem(422, "too-many-columns", f"{text} Leave them out.")
+            self._check_width(frame.width)
             for column in self.columns.numeric:
                 if column.reads == "number" and column.name in frame.columns:
+                    if frame.schema[column.name] == pl.Boolean:
+                        _check_true(column.name, frame[column.name].to_list())
                     _check_finite(frame[column.name])
             return self.columns.read(frame)
         except StokerError as error:
@@ -141,6 +142,11 @@ class RowReader:
             read["categorical"] = torch.from_numpy(codes)
         return read
 
+    def _check_width(self, width: int) -> None:
+        if width > len(self.columns.names) + _MOST_FURTHER:
+            text = f"body: must have at most {_MOST_FURTHER:,} columns that the model does not take, got more."
+            raise Problem(422, "too-many-columns", f"{text} Leave them out.")
+
     def check_count(self, count: int) -> None:
         """Make sure that there are rows, and not too many.
 
@@ -173,6 +179,8 @@ def _read(one: Columns, name: str, values: Sequence[Any], quick: Quick, kind: st
         return np.asarray(found).reshape(len(values), -1)
     try:
         _check_odd(name, values)
+        if one.numeric and one.numeric[0].reads == "number":
+            _check_true(name, values)
         series = series_from(name, list(values))
         if one.numeric:
             _check_finite(series)
@@ -190,6 +198,17 @@ def _check_odd(name: str, values: Sequence[Any]) -> None:
         if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
             fix = "Write characters beyond U+FFFF as pairs of surrogates."
             raise EncodingError(place(name, number), "must be text of Unicode characters", ascii(value[:40]), fix)
+
+
+def _check_true(name: str, values: Sequence[Any]) -> None:
+    """Refuse true and false where numbers belong, which a file's reader counts as 1 and 0 if all of a column are such.
+
+    What becomes of a row would hang on the rows beside it.
+    """
+    for number, value in enumerate(values):
+        if isinstance(value, bool):
+            fix = "Write 1 for true and 0 for false, or null for a missing value."
+            raise EncodingError(place(name, number), "must be a number", shorten(str(value).lower()), fix)
 
 
 def _check_finite(series: pl.Series) -> None:

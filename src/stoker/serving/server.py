@@ -45,13 +45,13 @@ def serve(settings: ServeSettings, *, tell: Tell, warn: Tell) -> int:
     Raises:
         MissingExtraError: FastAPI or uvicorn is not installed.
         RunNotFoundError, RunError: There is no run, or it is damaged.
-        ConfigError: The address cannot be listened on, or a setting does not fit the run.
+        ConfigError: The address cannot be listened on, a setting does not fit the run, or the token is blank.
     """
     check_extra()
+    token = token_of()
     model = load_model(settings)  # before there are workers, so that what is wrong is said once
     listening = listen(settings.host, settings.port)
     try:
-        token = token_of()
         if token is None and not is_loopback(settings.host):
             warn(f"{settings.host} can be reached from elsewhere, by anyone: set {TOKEN} to ask for a token.")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

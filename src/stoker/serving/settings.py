@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stoker.errors import ConfigError
 from stoker.settings import Settings
 
 __all__ = ["TOKEN", "ServeSettings", "token_of"]
@@ -60,5 +61,20 @@ class ServeSettings(Settings):
 
 
 def token_of(environment: Mapping[str, str] | None = None) -> str | None:
-    """The token that requests must bear; ``None`` if there is none."""
-    return (os.environ if environment is None else environment).get(TOKEN) or None
+    """The token that requests must bear; ``None`` if the variable is not set, or empty.
+
+    White space around it is dropped: a file that it is read from ends in a newline, and no header can bear that.
+
+    Args:
+        environment: By default the process's own.
+
+    Raises:
+        ConfigError: It is nothing but white space: somebody wants a token, and would get a server open to all.
+    """
+    token = (os.environ if environment is None else environment).get(TOKEN)
+    if not token:  # an empty variable is as good as none
+        return None
+    if not token.strip():
+        fix = "Unset it to serve without a token."
+        raise ConfigError(TOKEN, "must be the token that requests shall bear", "nothing but white space", fix)
+    return token.strip()

@@ -24,6 +24,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 def probed(data: bytes, path: Path) -> ImageInfo:
     path.write_bytes(data)
+    assert probe(data) == probe(path)
     return probe(path)
 
 
@@ -148,6 +149,16 @@ def test_the_first_frame_of_an_animation_counts() -> None:
     frames = [Image.fromarray(np.full((6, 8), value, np.uint8)) for value in (10, 20)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decode(data, 1, 6, 8), np.full((1, 6, 8), 10))
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "TGA", "PCX"])
+def test_other_formats_are_not_handed_to_their_decoders(form: str, tmp_path: Path) -> None:
+    """Least of all PostScript, which pillow has Ghostscript run."""
+    data = encoded(Image.fromarray(COLOURS), form)
+    with pytest.raises(BadImageError, match=r"^not an image of a known format \(PNG, JPEG, .*\)$"):
+        decode(data, 3, 6, 8)
+    with pytest.raises(BadImageError, match="not an image of a known format"):
+        probed(data, tmp_path / "a.png")
 
 
 def test_unreadable_images(tmp_path: Path) -> None:

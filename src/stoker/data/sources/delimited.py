@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from stoker.data.sources.tidy import CODE, MISSING, check_unique, narrow
 from stoker.errors import SourceFormatError
 
-__all__ = ["check_utf8", "parse_delimited"]
+__all__ = ["check_utf8", "count_separators", "parse_delimited"]
 
 _BYTES_AT_ONCE = 1 << 19  # the checks look at the text in pieces: their masks stay small beside it
+_LONGEST_HEADER = 1 << 20  # of which separators are counted
 _ROWS_TO_INFER = 10_000  # later rows that do not fit are read as text and typed from all their values
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
 _OTHER_FORMATS = {
@@ -109,9 +110,27 @@ def check_utf8(data: bytes, where: str) -> None:
 
 def detect_separator(data: bytes) -> str:
     """The separator of CSV text, from its header alone: a comma if one is outside of quotes, else ``;``, else a tab."""
-    header = re.match(rb'(?:"[^"]*"|[^"\r\n])*', data)
-    bare = re.sub(rb'"[^"]*"', b"", header[0] if header else b"")
+    bare = _bare_header(data)
     return next((sep for sep in (",", ";", "\t") if sep.encode() in bare), ",")
+
+
+def count_separators(data: bytes) -> int:
+    """How many separators the header of CSV text has: one less than columns, told without making anything of them.
+
+    Where quotes are not around whole names, those of its first line. Only the first mebibyte is looked at.
+    """
+    data = data[:_LONGEST_HEADER].removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+    separator = detect_separator(data).encode()
+    bare = _bare_header(data).count(separator)
+    line = re.match(rb"[^\r\n]*+", data)
+    odd = line is not None and line[0].count(b'"') % 2 == 1
+    return max(bare, line[0].count(separator)) if line is not None and odd else bare
+
+
+def _bare_header(data: bytes) -> bytes:
+    """The header without what stands in quotes."""
+    header = re.match(rb'(?:"[^"]*+"|[^"\r\n]++)*+', data)
+    return re.sub(rb'"[^"]*"', b"", header[0] if header else b"")
 
 
 def _recode(encoding: str) -> str:

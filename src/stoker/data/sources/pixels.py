@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["IMAGE_SUFFIXES", "BadImageError", "ImageInfo", "decode", "probe"]
+__all__ = ["FORMATS", "IMAGE_SUFFIXES", "BadImageError", "ImageInfo", "decode", "probe"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What is read, as pillow names it. Never all that pillow knows: it hands PostScript to a program that runs it."""
 
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap width and height
@@ -39,13 +42,16 @@ class ImageInfo:
     grey: bool
 
 
-def probe(path: Path) -> ImageInfo:
+def probe(file: Path | bytes) -> ImageInfo:
     """Read an image's header, not its pixels.
+
+    Args:
+        file: Where it is, or what is in it.
 
     Raises:
         BadImageError: The file cannot be read, or is not an image.
     """
-    with _reasons(), Image.open(path) as image:
+    with _reasons(), Image.open(_opened(file), formats=FORMATS) as image:
         _check_size(image)
         width, height = image.size
         if "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5:
@@ -68,7 +74,7 @@ def decode(data: bytes, channels: int, height: int, width: int) -> NDArray[np.ui
     Raises:
         BadImageError: It cannot be decoded, is too large to be decoded safely, or has pixels without a known range.
     """
-    with _reasons(), Image.open(io.BytesIO(data)) as image:
+    with _reasons(), Image.open(_opened(data), formats=FORMATS) as image:
         _check_size(image)
         if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # those hold 16 bits
             raise BadImageError(f"pixels of 32 bits (mode {image.mode}), whose range is unknown")
@@ -76,6 +82,10 @@ def decode(data: bytes, channels: int, height: int, width: int) -> NDArray[np.ui
         if plain.size != (width, height):
             plain = plain.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(plain).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _opened(file: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else file
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -118,7 +128,7 @@ def _reasons() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(_too_large(Image.MAX_IMAGE_PIXELS)) from None
     except UnidentifiedImageError:
-        raise BadImageError("not an image of a known format") from None
+        raise BadImageError("not an image of a known format (PNG, JPEG, BMP, GIF, TIFF, WebP, PPM)") from None
     except Exception as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise BadImageError(reason) from None

@@ -230,6 +230,33 @@ def test_one_process_at_a_time(homes: Path, tmp_path: Path, monkeypatch: pytest.
     assert "must be trained by one process at a time, got another at work on it. Wait for it" in done.stderr
 
 
+def test_a_job_that_did_not_go_on_is_as_it_was(homes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dying(homes, tmp_path / "broken", monkeypatch)
+    job = broken / "checkpoints" / "job.json"
+    before = job.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("stoker.training.checkpoints.identity.__version__", "9.9")
+        with pytest.raises(CheckpointError, match=r"Stoker's version must be the checkpoint's"):
+            stoker.resume(broken, epochs=50)
+    assert job.read_bytes() == before
+    assert stoker.resume(broken, progress="none").stopped in ("finished", "patience")
+
+    class Fails(Callback):
+        def __init__(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def on_epoch_end(self, row: Row, _is_best: bool) -> None:
+            if row["epoch"] == self.epoch:
+                raise RunError("a callback", "must be happy")
+
+    last = len(stoker.load(broken).history)
+    for epoch, epochs in ((last + 1, 6), (last + 2, 9)):  # nothing is kept of the new epochs; one of them is
+        with pytest.raises(RunError, match="must be happy"):
+            stoker.resume(broken, epochs=9, progress="none", callbacks=[Fails(epoch)])
+        assert json.loads(job.read_text())["settings"]["training"]["epochs"] == epochs
+    assert stoker.resume(broken, progress="none").history[-1]["epoch"] > last
+
+
 class Terminates(Callback):
     def on_epoch_end(self, row: Row, _is_best: bool) -> None:
         if row["epoch"] == 2:

@@ -44,6 +44,9 @@ class Objective:
         self.note("end", trial)
         return Outcome("complete", loss(x, kind, EPOCHS), {"pid": os.getpid()})
 
+    def over(self, number: int) -> None:
+        pass
+
     def note(self, what: str, trial: optuna.Trial) -> None:
         with self.log.open("a") as file:  # one short write, so that lines of several processes do not mix
             file.write(f"{what} {trial.number} {os.getpid()}\n")

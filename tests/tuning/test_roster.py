@@ -38,6 +38,9 @@ class Constant:
             raise self.value
         return Outcome("complete", self.value, {"x": trial.suggest_float("x", 0.0, 1.0)})
 
+    def over(self, number: int) -> None:
+        pass
+
 
 @pytest.fixture
 def storages(storage_url: str) -> Iterator[tuple[Storage, Storage]]:

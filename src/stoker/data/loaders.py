@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class LoaderBatches:
         self.device = torch.device(device)
         self.with_targets = with_targets
         self.target_names = target_names
+        self._orders: list[torch.Tensor] = []
 
     @property
     def rows(self) -> int | None:
@@ -65,8 +66,33 @@ class LoaderBatches:
         sampler = self.loader.sampler
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(number)
+        self._orders = self.orders(under_way=False)
         for item in self.loader:
             yield _move(split_item(item, self.with_targets, self.target_names), self.device)
+
+    def _generators(self) -> list[torch.Generator]:
+        """The generators of its own, from which orders are drawn; those that torch shares are not among them."""
+        batches = self.loader.batch_sampler
+        holders = (self.loader, self.loader.sampler, batches, getattr(batches, "sampler", None))
+        found = (getattr(holder, "generator", None) for holder in holders)
+        return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+    def orders(self, *, under_way: bool) -> list[torch.Tensor]:
+        """The states of the loader's own generators.
+
+        Args:
+            under_way: Whether as of the beginning of the epoch that is under way, whose order can then be drawn again.
+        """
+        return self._orders if under_way else [one.get_state() for one in self._generators()]
+
+    def set_orders(self, states: Sequence[torch.Tensor]) -> None:
+        """Set the generators to what :meth:`orders` gave.
+
+        Raises:
+            ValueError: There are more of them, or fewer.
+        """
+        for one, state in zip(self._generators(), states, strict=True):
+            one.set_state(state)
 
 
 class IterableBatches:

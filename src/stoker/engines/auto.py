@@ -115,6 +115,9 @@ class AutoEngine:
     def resume(self, standing: Standing) -> None:
         """See :class:`stoker.engines.step.Engine`: what a clock has chosen is kept."""
         self._resumed, self._noise = standing, standing.noise
+        # what another training has come to says nothing of this one
+        self._attempt = self._made = self._certain = None
+        self._builds = 0
         self.name, self.reason, self._since = (
             "compiled" if standing.program else "eager",
             standing.reason,

@@ -79,6 +79,7 @@ class CompiledEngine:
     def resume(self, standing: Standing) -> None:
         """See :class:`stoker.engines.step.Engine`."""
         self._resumed, self._changes, self._noise = standing, standing.changes, standing.noise
+        self._attempt = None  # of another training
         self.reason = standing.reason
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:

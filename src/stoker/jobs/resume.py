@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stoker.errors import ConfigError, RunError
+from stoker.errors import CheckpointError, ConfigError, RunError, StokerError
 from stoker.jobs.config import FitConfig
 from stoker.jobs.fit import Order, carry_out, named_model, prepared
-from stoker.jobs.keeping import Job, read_job, refuse_other_data, write_job
+from stoker.jobs.keeping import Job, alone, read_job, refuse_other_data, write_job
 from stoker.jobs.loggers import check_loggers
 from stoker.jobs.run import Run
 from stoker.models.importing import Factory
@@ -18,6 +19,7 @@ from stoker.runs.files import CHECKPOINTS
 from stoker.settings import merge, parse_settings
 from stoker.training.callbacks import Callback
 from stoker.training.checkpoints.files import newest
+from stoker.training.checkpoints.state import legs_of
 from stoker.training.progress import ProgressMode
 
 __all__ = ["resume"]
@@ -90,10 +92,21 @@ def resume(
     wanted = job.model_copy(update={"settings": config.model_dump(mode="json")})
     try:
         conclude = carry_out(path, order, ready, origins, wanted)
-    except ConfigError:
-        write_job(path, job)  # what was asked for does not fit; what was begun is as it was
+    except StokerError:
+        with suppress(RunError), alone(path):  # unless it is another process that is at work on it
+            if not _has_begun(path, config.training.epochs):
+                write_job(path, job)  # what was asked for does not fit; what was begun is as it was
         raise
     return conclude()
+
+
+def _has_begun(path: Path, epochs: int) -> bool:
+    """Whether something is kept of a training of so many epochs."""
+    try:
+        found = newest(path / CHECKPOINTS, _silent)
+        return found is not None and legs_of(found[1]).asked == epochs
+    except CheckpointError:
+        return False
 
 
 def _is_over(path: Path) -> bool:

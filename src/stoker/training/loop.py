@@ -161,7 +161,8 @@ class Loop:
         if keeper is None or (stopped == "interrupted" and cut):
             return
         parts, last = self._parts(), stopped != "running" and keeper.asked
-        if last or self._leaving() or keeper.due(parts, self.state.step, epochs):
+        kept = stopped != "callback" or keeper.callbacks_end
+        if kept and (last or self._leaving() or keeper.due(parts, self.state.step, epochs)):
             # Ctrl-C between two epochs is no reason not to go on from there
             said = "running" if stopped == "interrupted" else stopped
             keeper.write(parts, self.state.step, epochs, None, said)

@@ -29,7 +29,7 @@ from stoker.training import evaluation
 from stoker.training.average import WeightAverage
 from stoker.training.best import BestWeights, Snapshot
 from stoker.training.callbacks import Callback, FitPlan
-from stoker.training.checkpoints.identity import about_training
+from stoker.training.checkpoints.identity import about_optimizer, about_training
 from stoker.training.checkpoints.resuming import Checkpoints, course
 from stoker.training.checkpoints.state import Parts, restored
 from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
@@ -109,6 +109,7 @@ class Trainer:
         state: Where training stands.
         engine, engine_reason: What carries out the steps, and why.
         engine_asked: The name that it was asked for by.
+        optimizer_made: The optimizer and its settings in words, as it was made: a schedule moves some of them.
 
     Raises:
         UnknownNameError: A name is not known.
@@ -195,7 +196,9 @@ class Trainer:
         return self.engine.explanation
 
     def _build_optimizer(self) -> Optimizer:
-        return build_optimizer(self._optimizer_spec, self.model, **self._optimizer_arguments)
+        optimizer = build_optimizer(self._optimizer_spec, self.model, **self._optimizer_arguments)
+        self.optimizer_made = about_optimizer(optimizer)
+        return optimizer
 
     def fit(
         self,
@@ -281,6 +284,7 @@ class Trainer:
         keeping = Checkpoints.of(checkpoint, checkpoint_every, keep, resume, processes)
         saved = None if keeping is None else keeping.found()
         compared = {"patience": patience, "min_delta": min_delta, "monitor": best.monitor}
+        compared |= {} if keeping is None else keeping.about
         about = {} if keeping is None else about_training(self, batches, valid_batches, compared)
         way = course(saved, about, epochs, self.state.epoch, keeping)
         steps = _updates(batches, self.accumulate)

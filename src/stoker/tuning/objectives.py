@@ -75,11 +75,9 @@ class _Kept:
     folder: Path | None = None
     trials = 1
 
-    def _ended(self, trial: optuna.Trial, outcome: Outcome) -> Outcome:
-        """The outcome; of a trial that is over, nothing else is kept."""
-        if outcome.state != "interrupted":
-            forget(self.folder, trial.number)
-        return outcome
+    def over(self, number: int) -> None:
+        """See :class:`stoker.tuning.worker.Objective`: its checkpoints go."""
+        forget(self.folder, number)
 
 
 class FitObjective(_Kept):
@@ -193,8 +191,8 @@ class FitObjective(_Kept):
                 trainer = job_trainer(ready, self._engine(config))
             return _train(trainer, ready, reporter, keeping)
 
-        history = continued(self.folder, trial.number, train)
-        return self._ended(trial, _outcome(history, reporter, found))
+        history = continued(self.folder, trial.number, trial.params, train)
+        return _outcome(history, reporter, found)
 
     def _engine(self, config: FitConfig) -> Engine:
         """Chosen by the whole study's length, and never by a clock, on which values would depend in their last bits."""
@@ -273,8 +271,8 @@ class BuildObjective(_Kept):
                 trainer.engine = choose_engine("auto", deterministic=True, trainings=self.trials)
             return trainer.fit(self.train, self.valid, callbacks=[reporter], **settings | {"checkpoint": keeping})
 
-        history = continued(self.folder, trial.number, train)
-        return self._ended(trial, _outcome(history, reporter, {}))
+        history = continued(self.folder, trial.number, trial.params, train)
+        return _outcome(history, reporter, {})
 
 
 class OwnObjective:
@@ -288,6 +286,9 @@ class OwnObjective:
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], *, reports: bool) -> None:
         self.function, self.args, self.reports = function, tuple(args), reports
+
+    def over(self, number: int) -> None:
+        """See :class:`stoker.tuning.worker.Objective`: nothing is kept."""
 
     def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
         try:

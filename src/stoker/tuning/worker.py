@@ -39,6 +39,10 @@ class Objective(Protocol):
         """
         ...
 
+    def over(self, number: int) -> None:
+        """Told the number of a trial whose outcome is recorded: nothing else need be kept of it."""
+        ...
+
 
 def work(
     roster: Roster,
@@ -80,7 +84,9 @@ def work(
                 outcome = _run(objective, trial, stop)
             if ctrl_c.cut:  # a training within the trial was ended, and what it came to is not the trial's
                 outcome = Outcome("interrupted")
-            roster.finish(trial, outcome if outcome.state != "interrupted" else Outcome("interrupted"))
+            ours = roster.finish(trial, outcome if outcome.state != "interrupted" else Outcome("interrupted"))
+            if ours and outcome.state != "interrupted":  # else somebody else is at it, or will be
+                objective.over(trial.number)
             if outcome.state == "interrupted":
                 if outcome.about.get(AWAY):
                     continue  # to be taken again, once the database is back

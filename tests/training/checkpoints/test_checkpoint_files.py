@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stoker.atomic import write_atomic
 from stoker.errors import CheckpointError
 from stoker.training.checkpoints import files
 from stoker.training.checkpoints.files import checkpoint_paths, newest, read_checkpoint, write_checkpoint
@@ -130,6 +131,17 @@ def test_the_newest_are_kept_and_those_of_another_course_are_not(tmp_path: Path)
     write_checkpoint(tmp_path, 4, some(4), keep=2)  # went on from 3
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"step-0000000004.safetensors", "step-0000000003.safetensors", "notes.txt"}
+
+
+def test_a_writer_that_is_behind_does_not_disturb_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def then_another(path: Path, write: Any) -> None:
+        write_atomic(path, write)
+        monkeypatch.setattr(files, "write_atomic", write_atomic)
+        write_checkpoint(tmp_path, 50, some(50), keep=1)
+
+    monkeypatch.setattr(files, "write_atomic", then_another)
+    write_checkpoint(tmp_path, 100, some(100), keep=1)
+    assert [path.name for path in checkpoint_paths(tmp_path)] == ["step-0000000050.safetensors"]
 
 
 def test_no_checkpoints(tmp_path: Path) -> None:

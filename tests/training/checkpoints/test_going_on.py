@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from interrupted import Killed, X, Y, bits, everything, fit, killed_after, trainer_of
+from interrupted import Killed, X, Y, bits, everything, fit, killed_after, net, trainer_of
 from torch import nn
 
+from stoker.data.batches import as_batches
 from stoker.engines import auto, beside
+from stoker.engines.standing import Standing
 from stoker.errors import CheckpointError, ConfigError
 from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 from stoker.training.checkpoints.files import checkpoint_paths, read_checkpoint, write_checkpoint
@@ -88,6 +90,16 @@ def test_checkpoints_that_nobody_asked_to_go_on_from_are_no_place_for_others(beg
         fit(trainer_of(), checkpoint=begun)
 
 
+def test_those_of_another_training_are_not_written_over(begun: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    fit(trainer_of(seed=5), epochs=9, checkpoint=other)
+    before = {path: path.read_bytes() for path in other.iterdir()}
+    with pytest.raises(CheckpointError, match=r"other: must have no checkpoints yet, got some\. Pass resume=True"):
+        fit(trainer_of(), checkpoint=other, resume=begun)
+    assert {path: path.read_bytes() for path in other.iterdir()} == before
+    fit(trainer_of(), checkpoint=begun, resume=begun.parent / "other" / ".." / begun.name)  # the same one is
+
+
 def test_there_must_be_one_where_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"must have a checkpoint to go on from, got none\."):
         fit(trainer_of(), resume=tmp_path)
@@ -105,6 +117,18 @@ def test_going_on_without_writing_more(begun: Path) -> None:
 
 def wider() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 9), nn.BatchNorm1d(9), nn.Dropout(0.5), nn.Linear(9, 1))
+
+
+def quieter() -> nn.Module:
+    model = net()
+    model[2] = nn.Dropout(0.9)
+    return model
+
+
+def slower() -> nn.Module:
+    model = net()
+    model[1] = nn.BatchNorm1d(8, momentum=0.2)
+    return model
 
 
 @pytest.mark.parametrize(
@@ -126,13 +150,63 @@ def wider() -> nn.Sequential:
         ({}, {"shuffle": False}, r"shuffle must be the checkpoint's, True, got False"),
         ({}, {"data": (X + 1, Y)}, r"the training data must be the checkpoint's, 150 rows"),
         ({}, {"valid": (X, Y)}, r"the validation data must be the checkpoint's, 40 rows"),
-        ({"model": wider}, {}, r"0\.bias of the model must be the checkpoint's, float32 \[8\], got float32 \[9\]"),
-        ({"model": lambda: nn.Linear(3, 1)}, {}, r"0\.bias of the model must be the checkpoint's, .*, got None"),
+        ({"model": wider}, {}, r"the model's 0 must be the checkpoint's, Linear\(.*out_features=8\), got Linear.*=9\)"),
+        ({"model": lambda: nn.Linear(3, 1)}, {}, r"the model must be the checkpoint's, Sequential\(\), got Linear"),
+        ({"model": quieter}, {}, r"the model's 2 must be the checkpoint's, Dropout\(.*p=0\.5\), got .*p=0\.9\)"),
+        ({"model": slower}, {}, r"the model's 1 must be the checkpoint's, BatchNorm1d\(.*momentum=0\.1"),
+        ({"groups": {"0": {"lr": 0.1}}}, {}, r"the optimizer must be .*, got Adam\(.*\) of 4 tensors, 2 .*\(lr=0\.1"),
+        ({"criterion": nn.MSELoss(reduction="sum")}, {}, r"the criterion's settings must .*mean'\), got .*sum'\)"),
     ],
 )
 def test_what_differs_is_named(trainer: dict[str, Any], settings: dict[str, Any], text: str, begun: Path) -> None:
     with pytest.raises(CheckpointError, match=f"resume: {text}"):
         fit(trainer_of(**trainer), resume=begun, **settings)
+
+
+class Own(nn.Module):
+    """What it consists of besides torch's modules shows in its tensors alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.weight).mean(1, keepdim=True)
+
+
+def test_other_tensors_are_named(tmp_path: Path) -> None:
+    fit(trainer_of(lambda: Own(2)), checkpoint=tmp_path)
+    text = r"resume: weight of the model must be the checkpoint's, float32 \[3, 2\], got float32 \[3, 5\]"
+    with pytest.raises(CheckpointError, match=text):
+        fit(trainer_of(lambda: Own(5)), resume=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "other", "text"),
+    [
+        (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.5), "settings must .*, got .*smoothing=0.5"),
+        (
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])),
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])),
+            r"tensors must be the checkpoint's, float32 \[2\], ",
+        ),
+    ],
+)
+def test_other_settings_of_a_criterion_are_named(criterion: Any, other: Any, text: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": lambda: nn.Linear(3, 2), "metrics": ()}
+    data = {"data": (X, (Y[:, 0] > 0).long()), "valid": None}
+    fit(trainer_of(criterion=criterion, **settings), checkpoint=tmp_path, **data)
+    with pytest.raises(CheckpointError, match=f"resume: the criterion's {text}"):
+        fit(trainer_of(criterion=other, **settings), resume=tmp_path, **data)
+
+
+def test_the_same_trainer_goes_on_too(tmp_path: Path) -> None:
+    """A schedule has moved its rate meanwhile, which is not what it was made with."""
+    trainer, whole = (trainer_of(schedule="exponential", groups={"0": {"lr": 0.1}}) for _ in range(2))
+    history = fit(trainer, callbacks=[At(17, signal.SIGINT)], checkpoint=tmp_path, checkpoint_every="1h")
+    assert history.stopped == "interrupted"
+    wanted = everything(whole, fit(whole, callbacks=[At(10**9, signal.SIGINT)]))
+    assert everything(trainer, fit(trainer, checkpoint=tmp_path, checkpoint_every="1h", resume=True)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -410,6 +484,26 @@ def test_auto_by_shape_is_kept_when_little_is_left(tmp_path: Path, monkeypatch: 
             fit(trainer_of(**settings), checkpoint=tmp_path)
     assert everything(going_on, fit(going_on, resume=tmp_path)) == wanted
     assert going_on.engine.name == "compiled"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"engine": "compiled"}, {"engine": "auto", "deterministic": True}, {"engine": "auto"}]
+)
+def test_an_engine_that_has_trained_resumes_as_a_new_one(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "CERTAIN_UPDATES", 30)
+    used, new = trainer_of(**settings), trainer_of(**settings)
+    with monkeypatch.context() as patched:
+        clocked = handed_over(patched) if settings == {"engine": "auto"} else {}
+        fit(used, **clocked)
+    assert used.engine.name == "compiled"
+    batches = as_batches((X, Y), batch_size=16)
+    for trainer in (used, new):
+        trainer.engine.resume(Standing(settings["engine"], reason="before"))
+    for under_way in (True, False):
+        found, wanted = (one.engine.standing(one._step(), batches, under_way=under_way) for one in (used, new))
+        assert found == wanted
 
 
 SCRIPT = """

@@ -11,7 +11,9 @@ import torch
 from interrupted import Killed, X, Y, everything, fit, killed_after, some, trainer_of
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from stoker.errors import CheckpointError
 from stoker.training.callbacks import Callback
 
 
@@ -36,6 +38,7 @@ CHANGING = nn.Dropout(0.1)
 
 
 def changing() -> nn.Module:
+    CHANGING.p = 0.1  # as in another process
     return nn.Sequential(nn.Linear(3, 8), CHANGING, nn.Linear(8, 1))
 
 
@@ -99,9 +102,52 @@ EAGER_ONLY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "a loader's batches": (
         {},
-        {"data": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=16, shuffle=True)},
+        {"data": DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)},
     ),
 }
+
+
+def ordered(kind: str) -> DataLoader[Any]:
+    """A loader that draws its order from a generator of its own."""
+    data, own = TensorDataset(X, Y), torch.Generator().manual_seed(7)
+    if kind == "the loader's":
+        return DataLoader(data, batch_size=16, shuffle=True, generator=own)
+    sampler = RandomSampler(data, replacement=kind == "with replacement", generator=own)
+    if kind == "the batch sampler's":
+        return DataLoader(data, batch_sampler=BatchSampler(sampler, 16, drop_last=False))
+    return DataLoader(data, batch_size=16, sampler=sampler)
+
+
+@pytest.mark.parametrize("every", ["1epoch", "3steps"])
+@pytest.mark.parametrize("kind", ["the loader's", "the sampler's", "the batch sampler's", "with replacement"])
+def test_a_loader_with_a_generator_of_its_own(
+    kind: str, every: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer_of(engine="eager")
+    wanted = everything(whole, fit(whole, data=ordered(kind)))
+    for writes in (1, 3):
+        with monkeypatch.context() as patched:
+            killed_after(writes, patched)
+            with pytest.raises(Killed):
+                fit(
+                    trainer_of(engine="eager"),
+                    data=ordered(kind),
+                    checkpoint=tmp_path,
+                    checkpoint_every=every,
+                    resume=True,
+                )
+    last = trainer_of(engine="eager")
+    history = fit(last, data=ordered(kind), checkpoint=tmp_path, resume=True)
+    assert everything(last, history) == wanted
+
+
+def test_a_loader_without_the_generator_it_had_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        killed_after(1, patched)
+        with pytest.raises(Killed):
+            fit(trainer_of(), data=ordered("the loader's"), checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match="checkpoint: must hold a state that fits this training"):
+        fit(trainer_of(), data=DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True), resume=tmp_path)
 
 
 def killed_and_resumed(

@@ -32,6 +32,7 @@ class Checkpointer:
         legs: Which epochs are trained.
         seconds: How long training took before.
         notify: Told why there will be none, where nobody asked for them.
+        callbacks_end: Whether a training that a callback ended is over. If not, none is written there.
         clock: Seconds.
     """
 
@@ -43,6 +44,7 @@ class Checkpointer:
     legs: Legs
     seconds: float = 0.0
     notify: Callable[[str], None] = lambda _: None
+    callbacks_end: bool = True
     clock: Callable[[], float] = time.monotonic
     given_up: bool = field(default=False, init=False)
     _began: float = field(default=0.0, init=False)

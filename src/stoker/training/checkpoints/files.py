@@ -67,6 +67,8 @@ def write_checkpoint(folder: Path, step: int, value: Mapping[str, Any], keep: in
         fix = "Choose another folder for checkpoints."
         raise CheckpointError(str(folder), "must be a folder to write to", error.strerror or error, fix) from None
     paths = checkpoint_paths(folder)
+    if path not in paths:  # another process that writes here is behind, and has removed it already
+        return path
     place = paths.index(path)
     with suppress(OSError):
         for other in (*paths[:place], *paths[place + keep :], *folder.glob(".tmp-*-step-*.safetensors")):

@@ -40,6 +40,9 @@ class Checkpoints:
         asked: Whether somebody asked for them. Then one is written when training has ended too, so that more epochs can
             follow, and training ends where none can be written. If not, it goes on without.
         notify: Told of damaged checkpoints, and of what ``force`` let pass.
+        callbacks_end: Whether a training that a callback ended is over. If not, the epoch in which it asked for that is
+            trained again, and it is asked again.
+        about: What else must be the same to go on, by name, in words and numbers.
 
     Raises:
         ConfigError: ``every`` or ``keep`` is of another form.
@@ -52,6 +55,8 @@ class Checkpoints:
     force: bool = False
     asked: bool = True
     notify: Callable[[str], None] = field(default=_warn, compare=False)
+    callbacks_end: bool = True
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Every.of(self.every)
@@ -92,7 +97,17 @@ class Checkpoints:
         if self.folder is None:
             return None
         every = Every.of(self.every)
-        return Checkpointer(self.folder, every, self.keep, self.asked, about, legs, seconds, self.notify)
+        return Checkpointer(
+            self.folder,
+            every,
+            self.keep,
+            self.asked,
+            about,
+            legs,
+            seconds,
+            self.notify,
+            callbacks_end=self.callbacks_end,
+        )
 
     def found(self) -> dict[str, Any] | None:
         """The checkpoint to go on from; ``None`` to begin at the beginning.
@@ -101,12 +116,13 @@ class Checkpoints:
             CheckpointError: There is none to go on from though a folder was named, or none that is whole; or there are
                 some that nobody asked to go on from.
         """
+        source = self.folder if self.resume is True else None if self.resume is False else Path(self.resume)
+        here = self.folder is not None and source is not None and self.folder.resolve() == source.resolve()
+        if self.folder is not None and not here and checkpoint_paths(self.folder):
+            fix = "Pass resume=True to go on from the newest, or another folder."
+            raise CheckpointError(str(self.folder), "must have no checkpoints yet", "some", fix)
         if self.resume is False:
-            if self.folder is not None and checkpoint_paths(self.folder):
-                fix = "Pass resume=True to go on from the newest, or another folder."
-                raise CheckpointError(str(self.folder), "must have no checkpoints yet", "some", fix)
             return None
-        source = self.folder if self.resume is True else Path(self.resume)
         if source is None:
             raise ConfigError(
                 "resume", "needs the folder of the checkpoints", "True alone", "Pass checkpoint=DIRECTORY."
@@ -174,6 +190,9 @@ def course(
         if not checkpoints.force:
             raise
         checkpoints.notify(f"forced: {error.rule}, got {error.got}; the numbers may come out otherwise")
+    if stopped == "callback" and not checkpoints.callbacks_end:
+        fix = "Start anew."
+        raise CheckpointError("checkpoint", "must be of a training that goes on", "one that a callback ended", fix)
     if stopped == "running":
         if epochs != legs.asked:
             fix = "Train these first, then ask for more."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stoker.data.batches import Batches
+from stoker.data.loaders import LoaderBatches
 from stoker.engines.standing import Standing
 from stoker.engines.step import Engine, EpochOutcome, Step
 from stoker.errors import CheckpointError
@@ -92,7 +93,7 @@ def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: fl
     """
     state, step = parts.state, parts.step
     modules = {name: _tensors_of(module) for name, module in parts.modules().items()}
-    under_way = None
+    under_way, batches = None, parts.batches
     if outcome is not None:
         numbers = {"steps": outcome.steps, "samples": outcome.samples, "loss_sum": outcome.loss_sum}
         under_way = {**numbers, "random": random_states(step.device)}
@@ -101,6 +102,7 @@ def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: fl
         "epoch": epoch,
         "step": state.step,
         "under_way": under_way,
+        "orders": batches.orders(under_way=outcome is not None) if isinstance(batches, LoaderBatches) else [],
         "engine": parts.engine.standing(step, parts.batches, under_way=outcome is not None).as_dict(),
         "rows": [dict(row) for row in parts.history.rows],
         "seconds": seconds,
@@ -186,6 +188,8 @@ def _restore(saved: Mapping[str, Any], parts: Parts, new_leg: bool) -> None:
     _restore_optimizer(step, saved["optimizer"], rates=not new_leg)
     if state.schedule is not None and not new_leg:
         state.schedule.scheduler.load_state_dict(saved["schedule"])
+    if isinstance(parts.batches, LoaderBatches):
+        parts.batches.set_orders(_listed(saved["orders"]))
     parts.engine.resume(Standing.from_dict(saved["engine"]))
     _restore_callbacks(parts.callbacks, saved["callbacks"])
 

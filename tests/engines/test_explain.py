@@ -117,7 +117,9 @@ def test_clipping_and_momentum_are_in_the_update() -> None:
     plain = explained(mlp())
     clipped = explained(mlp(), momentum=0.9, clip_norm=1.0)
     assert clipped.reason is None
-    assert counts(clipped, "update")["linalg_vector_norm.default"] == 5  # of each parameter, and of their norms
+    added = counts(clipped, "update") - counts(explained(mlp(), momentum=0.9), "update")
+    # of each parameter, and of their norms; torch 2.14 writes them out, those of 0-d tensors as absolute values
+    assert added["linalg_vector_norm.default"] == 5 or added["pow.Tensor_Scalar"] >= 4
     assert counts(clipped, "update").total() > counts(plain, "update").total()
     assert counts(clipped, "backward") == counts(plain, "backward")
     assert "%0.weight.momentum_buffer: f32[8, 4]" in clipped.graph

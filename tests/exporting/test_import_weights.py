@@ -253,7 +253,7 @@ def saved(data: Any) -> bytes:
 
 def scripted() -> bytes:
     buffer = io.BytesIO()
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):  # torch 2.13, and 2.14
         torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 

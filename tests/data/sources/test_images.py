@@ -102,7 +102,7 @@ def test_unreadable_images(pets: Path, shape: tuple[int, int, int] | None) -> No
     (pets / "cat/3.png").write_bytes(b"text")
     (pets / "cat/4.png").write_bytes(whole[:-30])
     (pets / "dog/0.png").touch()
-    text = r"pets/cat/3\.png: must be a readable image, got not an image of a known format\. .*--skip-bad \(skip_bad="
+    text = r"pets/cat/3\.png: must be a readable image, got not an image of a known format \(PNG, .*\)\. .*--skip-bad "
     with pytest.raises(SourceFormatError, match=text):
         load_image_folder(pets, image_shape=shape)
     data = load_image_folder(pets, image_shape=shape, skip_bad=True)
@@ -139,7 +139,9 @@ def test_unreadable_images_among_those_to_test_on(tmp_path: Path) -> None:
     data = load_image_folder(tmp_path, skip_bad=True)
     assert data.skipped == ()
     assert data.test is not None
-    assert data.test.skipped == (("test/a/2.png", "not an image of a known format"),)
+    assert data.test.skipped == (
+        ("test/a/2.png", "not an image of a known format (PNG, JPEG, BMP, GIF, TIFF, WebP, PPM)"),
+    )
 
 
 @pytest.mark.parametrize("shape", [None, (1, 6, 8)])

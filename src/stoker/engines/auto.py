@@ -1,6 +1,6 @@
 """The engine that is done first: eager steps at once, a program beside them where the job is long enough for one.
 
-After a tenth of a second it is known how long the job would take eagerly. If that is longer than a program takes to
+After two tenths of a second it is known how long the job would take eagerly. If that is longer than a program takes to
 make, one is made beside the training (:mod:`stoker.engines.beside`) and measured there; or at once, where it is sure to
 pay (:mod:`stoker.engines.outlook`). It takes over, in the middle of an epoch if need be, if what is left is done sooner
 with it, what the hand-over itself costs counted in. A hand-over is at a moment that depends on the clock, so that two
@@ -176,9 +176,9 @@ class AutoEngine:
 
         def look(so_far: EpochOutcome) -> bool:
             nonlocal sooner, began, before
-            self._pace.add(time.perf_counter() - began, so_far.steps - before)
+            self._note(time.perf_counter() - began, so_far.steps - before)
             goes_on = watch(so_far)
-            sooner = goes_on and self._sooner(step, batches, plan, so_far)
+            sooner = goes_on and self._pace.known and self._sooner(step, batches, plan, so_far)
             # Who watches may take its time, which is not the steps'.
             began, before = time.perf_counter(), so_far.steps
             return goes_on and not sooner
@@ -187,8 +187,13 @@ class AutoEngine:
         if self._pace.known and self._sooner(step, batches, plan, outcome):
             return False
         self._eager.go_on(step, batches, look, outcome, batches.cut)
-        self._pace.add(time.perf_counter() - began, outcome.steps - before)
+        self._note(time.perf_counter() - began, outcome.steps - before)
         return not sooner
+
+    def _note(self, seconds: float, steps: int) -> None:
+        """Note how long steps took, unless a program was being made beside them, which holds them up."""
+        if self._build is None:
+            self._pace.add(seconds, steps)
 
     def _sooner(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome) -> bool:
         """Whether a program is there with which the job ends sooner; begin to make one if it could."""
@@ -304,25 +309,22 @@ class _Pace:
     """How long an eager step takes: the mean so far, but for the first look, which has what comes once in it."""
 
     def __init__(self) -> None:
-        self.steps, self._seconds, self._looks = 0, 0.0, 0
-        self._first = 0.0
+        self._steps, self._seconds, self._looks = 0, 0.0, 0
 
     @property
     def known(self) -> bool:
-        return self._looks > 0
+        return self._steps > 0
 
     @property
     def seconds(self) -> float:
-        return self._seconds / self.steps if self.steps else self._first
+        return self._seconds / self._steps
 
     def add(self, seconds: float, steps: int) -> None:
         if not steps:
             return
         self._looks += 1
-        if self._looks == 1:
-            self._first = seconds / steps
-        else:
-            self._seconds, self.steps = self._seconds + seconds, self.steps + steps
+        if self._looks > 1:
+            self._seconds, self._steps = self._seconds + seconds, self._steps + steps
 
 
 def _is_kept(step: Step, plan: Plan) -> bool:

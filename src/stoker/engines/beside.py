@@ -63,8 +63,14 @@ class Build(Protocol):
 
 
 def forks() -> bool:
-    """Whether a forked copy of this process could make a program: JAX's threads would not be in it."""
-    return "jax" not in sys.modules and sys.platform == "linux" and not multiprocessing.current_process().daemon
+    """Whether a forked copy of this process could make a program beside the training.
+
+    JAX's threads would not be in it. And it needs a core of its own: threads that share each operation wait for the one
+    that has to share its core, and steps then take several times as long.
+    """
+    spare = torch.get_num_threads() < (os.cpu_count() or 1)
+    possible = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    return spare and possible and "jax" not in sys.modules
 
 
 def begin(step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool = False) -> Build:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from stoker.engines import takeover
+from stoker.engines.registry import choose_engine
 from stoker.engines.xla.program import Program
 from stoker.training.callbacks import Callback
 from stoker.training.history import Row
@@ -412,6 +413,24 @@ def test_a_hook_on_all_modules_keeps_it_eager() -> None:
         assert trained(mlp()).engine_reason == "eager: a hook on all modules"
     finally:
         hook.remove()
+
+
+def test_moments_that_lie_otherwise_than_their_weights_are_no_obstacle() -> None:
+    data = some(80, 1, 6, 6), some(80, 1, seed=1)
+    models = []
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 1))
+        trainer = Trainer(model, "mse", "adam", lr=1e-3, engine="eager", device="cpu", metrics=())
+        trainer.fit(data, epochs=1, batch_size=16, progress="none", check=False)
+        (moments,) = (trainer.optimizer.state[p] for p in model.parameters() if p.ndim == 4)
+        for name in ("exp_avg", "exp_avg_sq"):  # [4, 1, 3, 3], whose second stride is anything
+            moments[name] = moments[name].contiguous().as_strided((4, 1, 3, 3), (9, 5, 3, 1))
+        trainer.engine = choose_engine(engine)
+        trainer.fit(data, epochs=2, batch_size=16, progress="none", check=False)
+        assert trainer.engine_reason == f"{engine}: as asked"
+        models.append(model)
+    assert_near(*models)
 
 
 class Own(nn.Sequential):

@@ -178,6 +178,8 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2", help="with commas between")
     parser.add_argument("--epochs", type=int, default=3, help="that the hand-written objective is measured for")
     asked = parser.parse_args()
+    if asked.epochs < 2:
+        parser.error(f"--epochs must be at least 2, since the first does not count, got {asked.epochs}")
     if wrong := [name for name in asked.studies if name not in STUDIES]:
         parser.error(f"no study {wrong[0]!r}; there are {', '.join(STUDIES)}")
     for name in asked.studies or STUDIES:

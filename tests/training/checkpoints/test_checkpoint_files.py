@@ -221,7 +221,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["tensor", "order", "dict", "tuple", "float", "counter", "x"]), inner, max_size=2
+            st.sampled_from(["tensor", "order", "strides", "dict", "tuple", "float", "counter", "x"]), inner, max_size=3
         )
     ),
     max_leaves=15,
@@ -237,8 +237,12 @@ def forged(path: Path, text: str) -> None:
 
 @PROPERTY
 @given(json_values)
-@example({"tensor": "t", "order": [0, 0]})
-@example({"tensor": "t", "order": [True, False]})
+@example({"tensor": "t", "order": [0, 0], "strides": [1, 1]})
+@example({"tensor": "t", "order": [True, False], "strides": [1, 1]})
+@example({"tensor": "t", "order": [0, 1], "strides": [1]})
+@example({"tensor": "t", "order": [0, 1], "strides": [10**9, 1]})
+@example({"tensor": "t", "order": [0, 1], "strides": [0, 0]})
+@example({"tensor": "t", "order": [0, 1], "strides": "11"})
 @example({"dict": [["a"]]})
 @example({"dict": [[{"tensor": "t"}, 1]]})
 def test_edited_json_that_fits_its_digest_is_read_or_refused(tmp_path: Path, value: Any) -> None:

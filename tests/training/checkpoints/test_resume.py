@@ -17,8 +17,8 @@ from stoker.errors import CheckpointError
 from stoker.training.callbacks import Callback
 
 
-def convolutional() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 1))
+def convolutional(channels: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 1))
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
@@ -81,6 +81,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"epochs": 6},
     ),
     "no validation": ({}, {"valid": None}),
+    "images of one channel": (
+        {"model": lambda: seeded(lambda: convolutional(1))},
+        {"data": (some(60, 1, 6, 6), some(60, 1)), "valid": (some(20, 1, 6, 6), some(20, 1))},
+    ),
     "groups, clip, accumulate": ({"groups": {"3": {"lr": 0.02}}, "clip_norm": 0.5, "accumulate": 3}, {}),
 }
 EAGER_ONLY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

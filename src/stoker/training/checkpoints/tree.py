@@ -68,9 +68,10 @@ def _packed_tensor(tensor: Tensor, tensors: dict[str, Tensor], name: str) -> dic
     strides = plain.stride()
     order = sorted(range(plain.ndim), key=lambda axis: -strides[axis])
     # Such as a convolution's weights with the channels innermost: kernels add up in another order where it is another.
-    if not plain.is_contiguous() and plain.permute(order).is_contiguous():
-        tensors[name] = plain.permute(order)
-        return {"tensor": name, "order": order}
+    # An axis of one element may have any stride, which torch hands on, and tells layouts by.
+    if strides != torch.empty(plain.shape, device="meta").stride() and plain.permute(order).is_contiguous():
+        tensors[name] = plain.permute(order).contiguous()
+        return {"tensor": name, "order": order, "strides": list(strides)}
     tensors[name] = plain.contiguous()
     return {"tensor": name}
 
@@ -101,8 +102,8 @@ def _unpacked(packed: Any, tensors: Mapping[str, Tensor], level: int) -> Any:
         return [_unpacked(part, tensors, level + 1) for part in packed]
     if isinstance(packed, dict) and packed:
         kind, content = next(iter(packed.items()))
-        if set(packed) == {"tensor", "order"}:
-            return _ordered(_named(packed["tensor"], tensors), packed["order"])
+        if set(packed) == {"tensor", "order", "strides"}:
+            return _laid_out(_named(packed["tensor"], tensors), packed["order"], packed["strides"])
         if len(packed) == 1 and kind in _KINDS:
             return _KINDS[kind](content, tensors, level)
     raise _malformed(f"{str(packed)[:60]!r}")
@@ -114,11 +115,18 @@ def _named(name: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     return tensors[name]
 
 
-def _ordered(tensor: Tensor, order: Any) -> Tensor:
-    whole = isinstance(order, list) and all(type(axis) is int for axis in order)
+def _laid_out(tensor: Tensor, order: Any, strides: Any) -> Tensor:
+    whole = all(isinstance(numbers, list) and all(type(one) is int for one in numbers) for numbers in (order, strides))
     if not whole or sorted(order) != list(range(tensor.ndim)):
         raise _malformed(f"the axes {str(order)[:60]}")
-    return tensor.permute(sorted(range(tensor.ndim), key=lambda axis: order[axis]))
+    turned = tensor.permute(sorted(range(tensor.ndim), key=lambda axis: order[axis]))
+    fits = len(strides) == turned.ndim and all(
+        mine == theirs or (size == 1 and 0 <= mine < 2**40)  # where there is one element, nothing is reached by it
+        for mine, theirs, size in zip(strides, turned.stride(), turned.shape, strict=True)
+    )
+    if not fits:
+        raise _malformed(f"the strides {str(strides)[:60]}")
+    return turned.as_strided(turned.shape, strides)
 
 
 def _float(content: Any, _tensors: Mapping[str, Tensor], _level: int) -> float:

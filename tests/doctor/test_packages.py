@@ -10,7 +10,7 @@ import pytest
 
 from stoker.doctor.checkup import check_up
 from stoker.doctor.findings import Finding
-from stoker.doctor.packages import PACKAGES, Imported, findings, import_each, lines_of, versions
+from stoker.doctor.packages import PACKAGES, Imported, Lines, findings, import_each, versions
 
 BROKEN = {
     "raises": "raise RuntimeError('operator torchvision::nms\\n does not exist')",
@@ -53,7 +53,7 @@ def test_whatever_a_package_does_the_others_are_tried(broken: dict[str, str]) ->
 
 
 def test_rates_are_measured() -> None:
-    lines = list(process := lines_of(["rates", "0.3", "1"]))
+    lines = list(process := Lines(["rates", "0.3", "1"]))
     assert process.ending == "ends the process with exit code 0"
     assert [(line["device"], line["dtype"], line["threads"]) for line in lines[:3]] == [("cpu", "float32", 1)] * 3
     assert [line["size"] for line in lines[:3]] == [64, 256, 1024]

@@ -93,7 +93,7 @@ def _rates(
     cpus: int, say: Callable[[str], None], rates: list[Rate], environ: Mapping[str, str] | None
 ) -> Iterator[Finding]:
     """Measure rates into a list, and say what is odd about them."""
-    lines = packages.lines_of(["rates", str(_SECONDS), str(cpus)], environ=environ)
+    lines = packages.Lines(["rates", str(_SECONDS), str(cpus)], environ=environ)
     for line in lines:
         with suppress(TypeError):
             rates.append(Rate(**line))

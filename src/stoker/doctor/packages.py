@@ -20,7 +20,7 @@ from typing import Any
 import stoker
 from stoker.doctor.findings import Finding
 
-__all__ = ["PACKAGES", "Imported", "Package", "findings", "import_each", "lines_of", "versions"]
+__all__ = ["PACKAGES", "Imported", "Lines", "Package", "findings", "import_each", "versions"]
 
 _LIMIT = 120.0  # seconds without a word from the process, after which it is taken to hang
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -107,7 +107,7 @@ def import_each(
     left = list(names)
     while left:
         tell(left[0])
-        for line in (lines := lines_of(["import", *left], environ=environ, limit=limit)):
+        for line in (lines := Lines(["import", *left], environ=environ, limit=limit)):
             name = str(line.get("name"))
             if name in left:
                 found[name] = Imported(str(line.get("error", "")), dict(line.get("facts", {})))
@@ -119,7 +119,7 @@ def import_each(
     return found
 
 
-class lines_of:  # noqa: N801  # it reads as the function that it nearly is
+class Lines:
     """The JSON lines that a process of :mod:`stoker.doctor.child` prints, as they come.
 
     Args:

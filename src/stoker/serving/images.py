@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stoker.data.sources.images import Shape
 from stoker.data.sources.pixels import BadImageError, decode, probe
-from stoker.serving.problems import Problem
+from stoker.serving.problems import Problem, check_count
 
 __all__ = ["MOST_PIXELS", "MOST_PIXELS_TOGETHER", "ImageReader"]
 
@@ -61,11 +61,7 @@ class ImageReader:
         Raises:
             Problem: 422 if there are none, 413 if there are too many.
         """
-        if count == 0:
-            raise Problem(422, "no-rows", "body: must have images, got none.")
-        if count > self.max_rows:
-            text = f"body: must have at most {self.max_rows:,} images, got {count:,}. Send them in several requests."
-            raise Problem(413, "too-many-rows", text)
+        check_count(count, self.max_rows, "images")
 
     def _check_pixels(self, files: Sequence[tuple[str, bytes]]) -> None:
         """By what the headers say, before anything is decoded."""

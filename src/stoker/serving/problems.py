@@ -14,7 +14,7 @@ from typing import Any
 
 from stoker.errors import OutOfMemoryError, StokerError
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["Problem", "check_count", "problem_of"]
 
 _PLACE = re.compile(r"column (?P<name>'.*'|\".*\")(?:, row (?P<row>\d+)(?: \(counting from 0\))?)?", re.DOTALL)
 
@@ -50,6 +50,24 @@ class Problem(Exception):  # noqa: N818  # of the request, not of the server
         self.headers = dict(headers or {})
         place = {"column": column, "row": row, "value": value}
         self.body = {"error": text, "code": code} | {name: part for name, part in place.items() if part is not None}
+
+
+def check_count(count: int, most: int, what: str) -> None:
+    """Make sure that a request has something in it, and not too much.
+
+    Args:
+        count: How many there are.
+        most: How many there may be.
+        what: Of what: ``"rows"``, ``"images"``.
+
+    Raises:
+        Problem: 422 if there are none, 413 if there are too many.
+    """
+    if count == 0:
+        raise Problem(422, "no-rows", f"body: must have {what}, got none.")
+    if count > most:
+        text = f"body: must have at most {most:,} {what}, got {count:,}. Send them in several requests."
+        raise Problem(413, "too-many-rows", text)
 
 
 def problem_of(error: StokerError, value: Any = None) -> Problem:

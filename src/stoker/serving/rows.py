@@ -23,7 +23,7 @@ from stoker.data.kinds import shorten
 from stoker.data.sources.delimited import count_separators, parse_delimited
 from stoker.data.sources.frames import series_from
 from stoker.errors import EncodingError, StokerError, suggest
-from stoker.serving.problems import Problem, problem_of
+from stoker.serving.problems import Problem, check_count, problem_of
 from stoker.serving.quick import Quick, quick_codes, quick_numbers
 
 __all__ = ["RowReader", "parse_json"]
@@ -153,11 +153,7 @@ class RowReader:
         Raises:
             Problem: 422 if there are none, 413 if there are too many.
         """
-        if count == 0:
-            raise Problem(422, "no-rows", "body: must have rows, got none.")
-        if count > self.max_rows:
-            text = f"body: must have at most {self.max_rows:,} rows, got {count:,}. Send them in several requests."
-            raise Problem(413, "too-many-rows", text)
+        check_count(count, self.max_rows, "rows")
 
 
 def _cells(rows: list[dict[str, Any]], name: str) -> list[Any]:

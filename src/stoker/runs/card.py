@@ -26,6 +26,7 @@ _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan
 ENDINGS = {
     "finished": "ran to its last epoch",
     "patience": "stopped early, when epochs no longer improved",
+    "callback": "was ended by a callback",
     "interrupted": "was interrupted, and what was trained until then kept",
     "non-finite": "stopped because the loss became NaN or infinite; the best epoch before that was kept",
 }

@@ -127,6 +127,7 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "linalg_vector_norm.default": (lambda x: aten.linalg_vector_norm(x, 3, [1], True), [FLOATS]),
     "new_empty_strided.default": (lambda x: aten.new_empty_strided(x, [2, 3], [1, 2]) * 0, [WHOLES]),
     "pow.Scalar, negative": (lambda x: aten.pow.Scalar(-1, x), [WHOLES]),
+    "prims.copy_strided.default": (lambda x: torch.ops.prims.copy_strided(x, [1, 3]), [FLOATS]),
     "remainder.Scalar": (lambda x: aten.remainder.Scalar(x, -0.7), [FLOATS]),
     "remainder.Scalar_Tensor": (lambda x: aten.remainder.Scalar_Tensor(7, x), [FLOATS]),
     "replication_pad3d_backward.default": (

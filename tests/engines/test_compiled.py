@@ -120,6 +120,20 @@ class Counts(nn.Module):
         return self.layer(x) * self.calls  # type: ignore[no-any-return]
 
 
+class Steeper(nn.Module):
+    """Has the same outputs at each call, but at every other one gradients that are larger by a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        found = self.layer(x)
+        return found + (found - found.detach()) / 3 if self.calls % 2 else found  # type: ignore[no-any-return]
+
+
 class Overwrites(nn.Module):
     """Can be captured, but writes a row of numbers where a mask says so, which no lowering does."""
 
@@ -145,6 +159,8 @@ REASONS: list[tuple[Any, dict[str, Any], str]] = [
     (Branches, {}, r"eager: the step cannot be traced \("),
     (Overwrites, {}, r"eager: aten\.index_put: must write one number"),
     (Counts, {"optimizer": "sgd"}, r"eager: the compiled step's loss is .*, not "),
+    (Steeper, {"optimizer": "sgd", "lr": 1e-4}, r"eager: the compiled step moves layer\.weight otherwise than the eager one"),
+    (Steeper, {"optimizer": "sgd", "lr": 1e-4, "precision": "bf16"}, r"eager: the compiled step moves layer\.weight "),
     (mlp, {"optimizer": "lbfgs"}, r"eager: the optimizer LBFGS, which has no pure update"),
     (mlp, {"data": DataLoader(TensorDataset(X, Y), batch_size=16)}, r"eager: the data are not resident tensors"),
     (mlp, {"batch_size": None}, r"eager: an epoch has fewer than four whole updates"),
@@ -493,6 +509,17 @@ def test_bf16_is_near_the_eager_engines() -> None:
     for mine, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, theirs, rtol=0.02, atol=0.004)  # a bfloat16 has 8 bits
+
+
+def test_bf16_is_no_wider_than_units_at_their_kink_need() -> None:
+    """Of 300 units some are on the other side of zero in their last bit: single gradients then differ by any ratio."""
+    generator = torch.Generator().manual_seed(0)
+    data = torch.rand(256, 100, generator=generator), torch.randint(0, 5, (256,), generator=generator)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 5))
+    trainer = Trainer(model, "cross-entropy", "sgd", lr=0.1, engine="compiled", precision="bf16", device="cpu")
+    trainer.fit(data, epochs=1, progress="none", check=False)
+    assert trainer.engine_reason == "compiled: as asked"
 
 
 def test_what_was_compiled_is_found_by_another_process(tmp_path: Path) -> None:

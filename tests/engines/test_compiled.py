@@ -159,7 +159,11 @@ REASONS: list[tuple[Any, dict[str, Any], str]] = [
     (Branches, {}, r"eager: the step cannot be traced \("),
     (Overwrites, {}, r"eager: aten\.index_put: must write one number"),
     (Counts, {"optimizer": "sgd"}, r"eager: the compiled step's loss is .*, not "),
-    (Steeper, {"optimizer": "sgd", "lr": 1e-4}, r"eager: the compiled step moves layer\.weight otherwise than the eager one"),
+    (
+        Steeper,
+        {"optimizer": "sgd", "lr": 1e-4},
+        r"eager: the compiled step moves layer\.weight otherwise than the eager one",
+    ),
     (Steeper, {"optimizer": "sgd", "lr": 1e-4, "precision": "bf16"}, r"eager: the compiled step moves layer\.weight "),
     (mlp, {"optimizer": "lbfgs"}, r"eager: the optimizer LBFGS, which has no pure update"),
     (mlp, {"data": DataLoader(TensorDataset(X, Y), batch_size=16)}, r"eager: the data are not resident tensors"),

@@ -457,6 +457,19 @@ def test_the_unit_of_the_loss_is_not_tuned_by_the_loss(diabetes: Path, tmp_path:
         tune(diabetes, tmp_path / "s", {"scale_target": stoker.Categorical((True, False))})
 
 
+def told_by_the_environment(trial: optuna.Trial) -> float:
+    return float(os.environ["TOLD"]) + trial.suggest_float("x", 0.0, 0.5)
+
+
+@pytest.mark.slow
+def test_workers_have_the_environment_as_it_is_when_they_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for told in (1, 2):
+        monkeypatch.setenv("TOLD", str(told))
+        out = tmp_path / str(told)
+        result = stoker.tune(told_by_the_environment, trials=3, workers=2, pruner="none", progress="none", out=out)
+        assert {int(trial.value) for trial in result.trials if trial.value is not None} == {told}
+
+
 def test_several_workers_need_what_can_be_pickled(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers: several need what can be pickled, got"):
         stoker.tune(lambda trial: trial.number, trials=2, workers=2, progress="none", out=tmp_path / "s")

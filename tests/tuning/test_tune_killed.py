@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +142,11 @@ def is_zombie(pid: int) -> bool:
 
 
 def workers_of(pid: int) -> list[int]:
-    """The processes that run trials: children that a command spawned for them."""
-    found = []
+    """The processes that run trials: forked by one that a command started for that."""
+    of: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            line = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == pid and b"spawn_main" in line:
-            found.append(int(folder.name))
-    return found
+            if b"forkserver" in (folder / "cmdline").read_bytes():
+                of.setdefault(parent, []).append(int(folder.name))
+    return [worker for server in of.get(pid, []) for worker in of.get(server, [])]

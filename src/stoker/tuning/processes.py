@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from stoker.tuning.study import Roster
 from stoker.tuning.worker import Ending, Objective, work
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.context import ForkServerContext, SpawnContext
+    from multiprocessing.process import BaseProcess
 
 
 __all__ = ["Job", "run"]
 
 POLL = 0.1
+IMPORTED = ["stoker.tuning.objectives", "stoker.tuning.processes", "stoker.engines.compiled", "torch._dynamo", "optuna"]
 START_AGAIN = 4  # workers, one after the other, that die before they have a trial are no accident
 
 
@@ -105,7 +108,7 @@ class _Crew:
         self._job = job
         self._roster = roster
         self._ctrl_c = ctrl_c
-        self._context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        self._context = _context()
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._workers: list[_Worker] = []
         self._count = workers
@@ -148,7 +151,8 @@ class _Crew:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_child, args=(self._job, theirs, self._threads), name="stoker-worker")
+        arguments = (self._job, theirs, self._threads, dict(os.environ))
+        process = self._context.Process(target=_child, args=arguments, name="stoker-worker")
         try:
             process.start()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -176,7 +180,7 @@ class _Crew:
 class _Worker:
     """A worker's process, and what it said."""
 
-    def __init__(self, process: SpawnProcess, pipe: Connection) -> None:
+    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
         self.process = process
         self.token: str | None = None
         self.ending: Ending | None = None
@@ -198,9 +202,32 @@ class _Worker:
         self.process.close()
 
 
-def _child(job: Job, pipe: Connection, threads: int) -> None:
+def _context() -> ForkServerContext | SpawnContext:
+    """How workers are started.
+
+    Threads do not survive a fork, and this process may have some, of torch or of JAX. So workers are forked by a process
+    that has imported what they need and begun nothing: imports of their own would cost each of them seconds, and the
+    same memory once more.
+    """
+    if sys.platform != "linux":  # elsewhere what torch is linked with may not survive a fork either
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for us, also while it imports
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def _child(job: Job, pipe: Connection, threads: int, environment: dict[str, str]) -> None:
     """A worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the first one tells us
+    os.environ.clear()
+    os.environ.update(environment)  # as it is now, not when the first worker was started
     import optuna
     import torch
 

@@ -205,9 +205,9 @@ class _Worker:
 def _context() -> ForkServerContext | SpawnContext:
     """How workers are started.
 
-    Threads do not survive a fork, and this process may have some, of torch or of JAX. So workers are forked by a process
-    that has imported what they need and begun nothing: imports of their own would cost each of them seconds, and the
-    same memory once more.
+    Threads do not survive a fork, and this process may have some, of torch or of JAX. So workers are forked by one that
+    has imported what they need and begun nothing: imports of their own would cost each of them seconds, and the same
+    memory once more.
     """
     if sys.platform != "linux":  # elsewhere what torch is linked with may not survive a fork either
         return multiprocessing.get_context("spawn")

@@ -70,6 +70,7 @@ def work(
         ConfigError: There is a pruner, but trials report nothing.
     """
     failed: list[str] = []
+    hopeful = False
     roster.enter()
     try:
         while not stop():
@@ -93,7 +94,7 @@ def work(
                 break
             if outcome.state == "failed":
                 failed.append(str(outcome.about.get(REASON, "")))
-            _refuse_vain(roster, failed, objective)
+            hopeful = hopeful or _hopeful(roster, failed, objective)
         return "interrupted"
     finally:
         roster.leave()
@@ -123,8 +124,8 @@ def _run(objective: Objective, trial: optuna.Trial, stop: Callable[[], bool]) ->
     return outcome
 
 
-def _refuse_vain(roster: Roster, failed: list[str], objective: Objective) -> None:
-    """Stop where going on would be in vain; what is done is kept."""
+def _hopeful(roster: Roster, failed: list[str], objective: Objective) -> bool:
+    """Whether a trial succeeded, so that going on is not in vain; where it plainly is, stop. What is done is kept."""
     complete = (optuna.trial.TrialState.COMPLETE,)
     over = patiently(lambda: roster.study.get_trials(deepcopy=False, states=complete))
     if len(failed) >= HOPELESS and not over:
@@ -136,6 +137,7 @@ def _refuse_vain(roster: Roster, failed: list[str], objective: Objective) -> Non
     if objective.reports and over and not any(trial.intermediate_values for trial in over):
         fix = 'Call trial.report(value, epoch) and trial.should_prune(), or say pruner="none". Its trials are kept.'
         raise ConfigError("pruner", "needs an objective that reports its epochs", "one that reports nothing", fix)
+    return bool(over)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     make bench                   # all of it, hours on two cores; then the report
     make bench-quick             # in small, minutes
-    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--repeats 3] ...
+    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--repeats 3] [--after FILE] ...
 
 Results go to ``benchmarks/results/<date>.json`` after each measurement, so that a run that is ended has those so far.
 """
@@ -92,6 +92,23 @@ def told(m: Measurement) -> str:
     return f"{what}{m['epochs']:4} epochs {m['total_s']:8.2f} s {step}, loss {m['loss']:.4f}"
 
 
+def continued(earlier: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """An earlier run's results, to which a later one's are to be added.
+
+    Raises:
+        ValueError: It was made with something else, so that figures of both are not to be compared.
+    """
+    before = earlier["about"]
+    for name in ("cpu", "cores", "system", "python", "versions", "quick"):
+        if before[name] != about[name]:
+            raise ValueError(f"its {name} must be this run's, {about[name]}, got {before[name]}. Measure all anew.")
+    return {
+        "about": {**before, "repeats": min(before["repeats"], about["repeats"])},
+        "missing": dict(earlier["missing"]),
+        "measurements": list(earlier["measurements"]),
+    }
+
+
 def _names(known: Iterable[str], what: str) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
@@ -118,6 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=0, help="rounds; 3 by default, 1 with --quick")
     parser.add_argument("--steady", type=float, default=Limits.steady_s, help="seconds at most to see steady steps")
     parser.add_argument("--longest", type=float, default=Limits.longest_s, help="seconds at most of the longest calls")
+    parser.add_argument("--after", type=Path, help="results to which these are added: of the same machine and versions")
     parser.add_argument("--keep", action="store_true", help="as latest.json too, which is committed; then the report")
     asked = parser.parse_args(arguments)
     threads = asked.threads or ([1] if asked.quick else [1, 2])
@@ -125,16 +143,19 @@ def main(arguments: list[str] | None = None) -> None:
     limits = Limits(steady_s=asked.steady, longest_s=asked.longest)
     repeats = asked.repeats or (1 if asked.quick else 3)
     now = datetime.now().astimezone()
-    results: dict[str, Any] = {
-        "about": {**described(now), "quick": asked.quick, "repeats": repeats, "limits": vars(limits)},
-        "missing": {},
-        "measurements": [],
-    }
+    about = {**described(now), "quick": asked.quick, "repeats": repeats, "limits": vars(limits)}
+    results: dict[str, Any] = {"about": about, "missing": {}, "measurements": []}
+    if asked.after is not None:
+        try:
+            results = continued(json.loads(asked.after.read_text()), about)
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"--after {asked.after}: {error}")
     file = RESULTS / f"{now:%Y%m%d-%H%M%S}{'-quick' if asked.quick else ''}.json"
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="stoker-bench-") as temporary:
         folder = Path(temporary)
-        missing = results["missing"] = prepare(dict.fromkeys(setting.job for setting in settings), folder)
+        missing = prepare(dict.fromkeys(setting.job for setting in settings), folder)
+        results["missing"] |= missing
         for job, reason in missing.items():
             print(f"{job}: skipped: {reason}", flush=True)
         present = [setting for setting in settings if setting.job not in missing]

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.jobs import JOBS
 from benchmarks.measure import Spec
 from benchmarks.plan import FEWEST, Limits, Setting, chosen, epochs_that_fit, full, next_call, predicted, quick
-from benchmarks.run import in_turn
+from benchmarks.run import continued, in_turn
 from benchmarks.sides import SIDES
 
 LIMITS = Limits(steady_s=100.0, longest_s=20.0)
@@ -99,3 +99,22 @@ def test_a_closer_look_is_not_repeated() -> None:
     seen, one = trainings(9.0, 1.0)
     list(in_turn([Setting("cnn", 32, 1, ("loop",))], 2, LIMITS, one))
     assert [(s.round, s.epochs) for s in seen] == [(0, 1), (0, FEWEST), (0, 20), (1, 1), (1, 20)]
+
+
+ABOUT = {"cpu": "a", "cores": 2, "system": "b", "python": "3", "versions": {"torch": "2"}, "quick": False, "repeats": 3}
+
+
+def test_results_are_added_to_earlier_ones_of_the_same_machine() -> None:
+    earlier = {"about": {**ABOUT, "date": "then"}, "missing": {"flights": "no file"}, "measurements": [{"job": "cnn"}]}
+    found = continued(earlier, {**ABOUT, "date": "now", "repeats": 1})
+    assert found["about"] == {**ABOUT, "date": "then", "repeats": 1}
+    assert found["missing"] == {"flights": "no file"}
+    found["measurements"].append({"job": "lstm"})
+    assert earlier["measurements"] == [{"job": "cnn"}]
+
+
+@pytest.mark.parametrize("name", ["cpu", "cores", "system", "python", "versions", "quick"])
+def test_results_of_something_else_are_not_added_to(name: str) -> None:
+    earlier = {"about": {**ABOUT, name: "other"}, "missing": {}, "measurements": []}
+    with pytest.raises(ValueError, match=rf"its {name} must be this run's, .*, got other\. Measure all anew\."):
+        continued(earlier, ABOUT)

@@ -71,6 +71,13 @@ def values(result: stoker.TuneResult) -> list[Any]:
     return [(trial.params, trial.value, trial.intermediate_values) for trial in result.trials]
 
 
+def test_what_a_worker_left_that_died_when_its_trial_was_over_goes(tmp_path: Path) -> None:
+    first = of_trainers(tmp_path)
+    (tmp_path / "trials" / "1").mkdir(parents=True)
+    assert values(of_trainers(tmp_path)) == values(first)
+    assert not any((tmp_path / "trials").iterdir())
+
+
 @pytest.mark.parametrize("study", [of_source, of_trainers])
 @pytest.mark.parametrize("damaged", [False, True])
 def test_it_goes_on_to_the_same_result(study: Any, damaged: bool, epochs: list[int], tmp_path: Path) -> None:

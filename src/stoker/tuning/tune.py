@@ -26,6 +26,7 @@ from stoker.settings import read_toml
 from stoker.training.progress import ProgressMode
 from stoker.tuning.display import best_of, shown
 from stoker.tuning.ensemble import Ensemble
+from stoker.tuning.interrupted import forget
 from stoker.tuning.objectives import BuildObjective, FitObjective, OwnObjective
 from stoker.tuning.plots import draw
 from stoker.tuning.processes import Job, run
@@ -229,6 +230,9 @@ def tune(
         with shown(study, total, progress):
             ending = run(job, opened, workers)
         done = patiently(lambda: study.get_trials(deepcopy=True))
+        for trial in done:
+            if trial.state.is_finished():  # its worker may have died before it could
+                forget(folder / "trials", trial.number)
         if ending == "timeout" and sum(trial.state.is_finished() for trial in done) >= total:
             ending = "finished"
         result = TuneResult(folder, name, opened.shown, question.direction, total, done, ending)

@@ -2,7 +2,8 @@
 
     make bench                   # all of it, hours on two cores; then the report
     make bench-quick             # in small, minutes
-    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--repeats 3] [--after FILE] ...
+    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--repeats 3] ...
+    python -m benchmarks.run --after benchmarks/results/latest.json --jobs lstm --keep     # added to what there is
 
 Results go to ``benchmarks/results/<date>.json`` after each measurement, so that a run that is ended has those so far.
 """

@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --durations=20
 
-.PHONY: demo test test-quick test-latest test-chaos lint bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
+.PHONY: demo test test-quick test-latest test-chaos lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -26,7 +26,7 @@ $(LATEST)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(VENV)/bin/stoker fit digits --epochs 30
 
-test: $(VENV)/.installed lint
+test: $(VENV)/.installed lint docs
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL)
 
 test-quick: $(VENV)/.installed
@@ -43,6 +43,14 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The documentation, as files in site/; a link that leads nowhere, or a page in no menu, is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+# The same on http://127.0.0.1:8100, made anew as pages are edited.
+docs-serve: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve --dev-addr 127.0.0.1:8100
 
 $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
@@ -89,4 +97,4 @@ bench-serving: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.serving $(SERVING_ARGS)
 
 clean:
-	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist src/*.egg-info
+	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist site src/*.egg-info

@@ -1,4 +1,4 @@
-"""What the README and the guides show works: their Python and commands are run as they stand there."""
+"""What the README shows works: its Python and commands are run as they stand there; for the guides see tests/docs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-GUIDES = sorted((README.parent / "docs").glob("*.md"))
 
 
-def blocks(language: str, page: Path = README) -> list[str]:
+def blocks(language: str) -> list[str]:
     # with both of its fences, so that one block's end is not taken for another's beginning
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return [body for kind, body in found if kind == language]
 
 
@@ -22,14 +21,6 @@ def blocks(language: str, page: Path = README) -> list[str]:
 def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, str(README), "exec"), {})
-
-
-@pytest.mark.parametrize("page", [page for page in GUIDES if blocks("python", page)], ids=lambda page: page.stem)
-def test_guides(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    there: dict[str, object] = {"__name__": "__main__"}
-    for code in blocks("python", page):  # a guide's later examples go on from its earlier ones
-        exec(compile(code, str(page), "exec"), there)
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -432,7 +432,21 @@ class Run:
 
 
 def load(path: str | Path, *, device: str = "auto", model: str | Factory | None = None) -> Run:
-    """Read a run; see :class:`Run`."""
+    """Read a run. Nothing that is stored in it is executed.
+
+    Args:
+        path: The directory.
+        device: Where to evaluate and predict.
+        model: For a run with a model of your own; see :class:`stoker.Run`.
+
+    Returns:
+        The run; its weights are read when they are first needed.
+
+    Raises:
+        RunNotFoundError: There is no such directory, or it is not a run's.
+        RunError: It is damaged.
+        ConfigError: ``model`` is not the run's, or the run's model is one of Stoker's own.
+    """
     return Run(path, device=device, model=model)
 
 

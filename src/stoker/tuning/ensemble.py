@@ -74,6 +74,14 @@ class Ensemble:
             raise ConfigError("ensemble", "must be of runs for one task", str(len(tasks)))
 
     def predict(self, source: Any) -> Predictions:
-        """The average of what the runs predict; see :meth:`stoker.Run.predict`."""
+        """The average of what the runs predict; see :meth:`stoker.Run.predict`.
+
+        Args:
+            source: Anything that ``fit`` takes.
+
+        Raises:
+            EncodingError: A column is missing or a value does not fit it.
+            DataError: The source cannot be used.
+        """
         each = [run.predict(source) for run in self.runs]
         return replace(each[0], outputs=average([one.outputs for one in each], each[0].task))

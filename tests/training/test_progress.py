@@ -231,7 +231,7 @@ ENDINGS: list[tuple[StopReason, int, int, str]] = [
     ("non-finite", 3, 2, "stopped in epoch 4 of 20 after 12.3s: the loss was not finite; kept: the weights of epoch 2"),
     ("non-finite", 0, 0, "stopped in epoch 1 of 20 after 12.3s: the loss was not finite; kept: the weights it began"),
     ("finished", 4, 4, "ended at epoch 4 of 20 after 12.3s; best was epoch 4 (valid_loss 0.2500)"),
-    ("running", 0, 0, "ended by an error in epoch 1 of 20 after 12.3s"),
+    ("running", 0, 0, "cut short in epoch 1 of 20 after 12.3s"),
 ]
 
 

@@ -128,8 +128,8 @@ def ending(history: History, plan: FitPlan) -> str:
         return f"stopped early at {where}{best}"
     if stopped == "callback":
         return f"stopped by a callback at {where}{best}"
-    if stopped == "running":  # an error is on its way
-        return f"ended by an error in epoch {last + 1} of {plan.epochs} after {duration(history.seconds)}{best}"
+    if stopped == "running":  # an error is on its way, or SIGTERM
+        return f"cut short in epoch {last + 1} of {plan.epochs} after {duration(history.seconds)}{best}"
     return f"{'finished' if stopped == 'finished' and last == plan.epochs else 'ended at'} {where}{best}"
 
 

@@ -1,13 +1,14 @@
 """Studies by ``stoker.tune`` beside the objective written by hand, which is measured for two trials and extrapolated.
 
-    make bench-study             # or: python -m benchmarks.study [fashion] [california] [--workers 1,2]
+    make bench-study             # or: python -m benchmarks.study [fashion] [california] [--workers 1,2] [--transforms]
 
 ``fashion``: the book's study, 784-h-h-10 on Fashion-MNIST, h from 20 to 300, learning rate log-uniform from 1e-5 to
 1e-1, batch 32, SGD, 20 trials of 10 epochs, TPE with seed 42, median pruner. ``california``: 64 trials of 20 epochs of
 8-50-40-1 on California housing, batch 32, SGD, the learning rate and the momentum.
 
-The hand-written objective is a ``DataLoader`` over a ``TensorDataset``, ``loss.item()`` at each step, and the
-validation split measured after each epoch. Its seconds per epoch are measured for a narrow and a wide network, and a
+The hand-written objective is a ``DataLoader`` over a ``TensorDataset`` (with ``--transforms`` over images that
+torchvision's transforms make tensors of, as in the book), ``loss.item()`` at each step, and the validation split
+measured after each epoch. Its seconds per epoch are measured for a narrow and a wide network, and a
 line through both gives those of the others; it is charged for as many epochs of as many trials as Stoker's study came
 to, and not for the study itself. Stoker's seconds are those of the whole command but for imports: workers' start, data
 and all.
@@ -25,10 +26,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import stoker
-from benchmarks.jobs import JOBS
+from benchmarks.jobs import JOBS, Data
 from stoker.tuning.space import Float, Int, Space
 
 Values = dict[str, Any]
@@ -112,16 +113,23 @@ def splits(study: Study) -> tuple[Any, Any]:
     return (inputs[held:].clone(), targets[held:].clone()), (inputs[:held].clone(), targets[:held].clone())
 
 
-def by_hand(
-    study: Study, values: Values, train: tuple[Tensor, Tensor], valid: tuple[Tensor, Tensor], epochs: int
-) -> float:
+def datasets(study: Study, rows: tuple[Tensor, Tensor], transforms: bool) -> Dataset[Any]:
+    """What the hand-written objective's ``DataLoader`` is given: tensors, or images as the book has them."""
+    if not transforms:
+        return TensorDataset(*rows)
+    from benchmarks.sides.transforms import TransformedImages
+
+    return TransformedImages(Data((rows[0].numpy(),), rows[1].numpy()))
+
+
+def by_hand(study: Study, values: Values, train: Dataset[Any], valid: Dataset[Any], epochs: int) -> float:
     """Seconds of an epoch of the objective as it is written by hand: the median but for the first."""
     classifies = study.metric == "accuracy"
     model = (classifier if classifies else regressor)(values)
     loss_of: nn.Module = nn.CrossEntropyLoss() if classifies else nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=values["lr"], momentum=values.get("momentum", 0.0))
-    loader = DataLoader(TensorDataset(*train), batch_size=BATCH, shuffle=True)
-    other = DataLoader(TensorDataset(*valid), batch_size=BATCH)
+    loader = DataLoader(train, batch_size=BATCH, shuffle=True)
+    other = DataLoader(valid, batch_size=BATCH)
     seconds = []
     for _ in range(epochs):
         began = time.perf_counter()
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
     parser.add_argument("--workers", default="1,2", help="with commas between")
     parser.add_argument("--epochs", type=int, default=3, help="that the hand-written objective is measured for")
+    parser.add_argument("--transforms", action="store_true", help="by hand with torchvision's transforms, as the book")
     asked = parser.parse_args()
     if asked.epochs < 2:
         parser.error(f"--epochs must be at least 2, since the first does not count, got {asked.epochs}")
@@ -187,7 +196,9 @@ def main() -> None:
         train, valid = splits(study)
         print(f"{name}: {study.trials} trials of {study.epochs} epochs, {len(train[1]):,} and {len(valid[1]):,} rows")
         torch.set_num_threads(1)
-        each = [by_hand(study, values, train, valid, asked.epochs) for values in study.ends]
+        images = asked.transforms and study.metric == "accuracy"
+        mine, other = datasets(study, train, images), datasets(study, valid, images)
+        each = [by_hand(study, values, mine, other, asked.epochs) for values in study.ends]
         cost = line(study, each)
         print(f"  by hand: {each[0]:.2f} and {each[1]:.2f} s an epoch, one thread", flush=True)
         for workers in map(int, asked.workers.split(",")):
@@ -195,11 +206,9 @@ def main() -> None:
             result = measured(study, workers, train, valid)
             spent = time.perf_counter() - began
             done = [(cost(trial.params), len(trial.intermediate_values)) for trial in result.trials]
-            other = sum(seconds * epochs for seconds, epochs in done)
+            hand = sum(seconds * epochs for seconds, epochs in done)
             epochs = sum(epochs for _, epochs in done)
-            print(
-                f"  {workers} worker(s): {spent:.1f} s for {epochs} epochs, by hand {other:.0f}: {other / spent:.1f} ×"
-            )
+            print(f"  {workers} worker(s): {spent:.1f} s for {epochs} epochs, by hand {hand:.0f}: {hand / spent:.1f} ×")
             best = f"{result.best_value:.4f} with {result.best_params}"
             print(f"    best {study.metric} {best}; {dict(result.counts)}", flush=True)
 

@@ -113,7 +113,7 @@ def splits(study: Study) -> tuple[Any, Any]:
     return (inputs[held:].clone(), targets[held:].clone()), (inputs[:held].clone(), targets[:held].clone())
 
 
-def datasets(study: Study, rows: tuple[Tensor, Tensor], transforms: bool) -> Dataset[Any]:
+def datasets(rows: tuple[Tensor, Tensor], transforms: bool) -> Dataset[Any]:
     """What the hand-written objective's ``DataLoader`` is given: tensors, or images as the book has them."""
     if not transforms:
         return TensorDataset(*rows)
@@ -197,7 +197,7 @@ def main() -> None:
         print(f"{name}: {study.trials} trials of {study.epochs} epochs, {len(train[1]):,} and {len(valid[1]):,} rows")
         torch.set_num_threads(1)
         images = asked.transforms and study.metric == "accuracy"
-        mine, other = datasets(study, train, images), datasets(study, valid, images)
+        mine, other = datasets(train, images), datasets(valid, images)
         each = [by_hand(study, values, mine, other, asked.epochs) for values in study.ends]
         cost = line(study, each)
         print(f"  by hand: {each[0]:.2f} and {each[1]:.2f} s an epoch, one thread", flush=True)

@@ -8,6 +8,7 @@ Hyperparameters are inputs of the second, so that changing them changes no graph
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from stoker.data.trees import call_model
 from stoker.engines.decompositions import trace
-from stoker.engines.rates import rated
+from stoker.engines.fidelity import CommonNoise, far, foreign, repeated_noise, undone
+from stoker.engines.rates import known_code, rated
 from stoker.engines.step import Step, one_number
 from stoker.engines.updates.averaging import average_weights
 from stoker.engines.updates.clipping import clip_grad_norm
@@ -27,7 +30,17 @@ from stoker.engines.updates.registry import update_for
 from stoker.engines.updates.state import Cohort, read_state
 from stoker.errors import LoweringError
 
-__all__ = ["CaptureError", "Captured", "State", "capture", "idle_parameters", "refusal_of", "uncapturable"]
+__all__ = [
+    "CaptureError",
+    "Captured",
+    "State",
+    "capture",
+    "idle_parameters",
+    "in_half_precision",
+    "refusal_of",
+    "traced",
+    "uncapturable",
+]
 
 
 class CaptureError(Exception):
@@ -114,6 +127,8 @@ class Captured:
 
 def uncapturable(step: Step) -> str | None:
     """Why a step cannot be captured, as far as can be told without trying; ``None`` if nothing speaks against it."""
+    if torch.is_autocast_enabled(step.device.type):
+        return "an autocast around the training"  # a graph, traced within it, would be cast a second time
     if any(getattr(nn.modules.module, hooks, None) for hooks in _GLOBAL_HOOKS):
         return "a hook on all modules"
     for name, module in step.model.named_modules():
@@ -129,7 +144,26 @@ def uncapturable(step: Step) -> str | None:
             return "the optimizer trains parameters that are not the model's"
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
             return "a hook on a parameter"
+    return _shared_memory(step.model)
+
+
+def _shared_memory(model: nn.Module) -> str | None:
+    """Which two of a model's tensors lie in the same memory: a write to one is a write to the other, in no graph."""
+    spans = sorted(
+        (tensor.data_ptr(), tensor.data_ptr() + _bytes(tensor), name)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.layout == torch.strided and tensor.numel()
+    )
+    for (_, end, one), (begin, _, other) in itertools.pairwise(spans):
+        if begin < end:
+            return f"{one} and {other} share memory"
     return None
+
+
+def _bytes(tensor: Tensor) -> int:
+    """From the first element's begin to the last one's end."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -163,20 +197,40 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
         targets: Likewise.
 
     Raises:
+        CaptureError: The step does something that cannot be traced, or that is in no graph.
+    """
+    captured, reason = traced(step, state, inputs, targets)
+    if reason is not None:
+        raise CaptureError(reason)
+    return captured
+
+
+def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Captured, str | None]:
+    """The same, and in words what the step does besides that is in no graph, if anything.
+
+    Args:
+        step: See :func:`capture`.
+        state: Likewise.
+        inputs: Likewise.
+        targets: Likewise.
+
+    Raises:
         CaptureError: The step does something that cannot be traced.
     """
     empty = _scalars_of(state)
-    kept = [(module, dict(vars(module))) for module in step.model.modules()]  # what forward notes down is no step's
+    modules = [module for one in (step.model, *step.criteria) for module in one.modules()]
     try:
-        gradients = trace(
-            _gradient_function(step),
-            _plain(state.parameters),
-            _plain(state.buffers),
-            _plain(state.constants),
-            state.rates,
-            inputs,
-            targets,
-        )
+        with undone(modules) as changed:
+            gradients = trace(
+                _gradient_function(step, state),
+                _plain(state.parameters),
+                _plain(state.buffers),
+                _plain(state.constants),
+                state.rates,
+                inputs,
+                targets,
+            )
+            reason = changed()
         parameters = list(_plain(state.parameters).values())
         clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
         update = trace(
@@ -189,15 +243,12 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
             [average.detach() for average in state.averages],
             [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
+        reason = reason or _unfaithful(step, state, gradients, inputs, targets)
     except CaptureError:
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
         raise CaptureError(f"the step cannot be traced ({_in_short(error)})") from error
-    finally:
-        for module, attributes in kept:
-            vars(module).clear()
-            vars(module).update(attributes)
-    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty))
+    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty)), reason
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -215,29 +266,111 @@ def _group(state: State, cohort: Cohort) -> Mapping[str, Any]:
     return state.groups[cohort.group]
 
 
-def _gradient_function(step: Step) -> Any:
+class _Whole(nn.Module):
+    """A model and what is asked of it, so that whatever reads the model's weights reads those of the call."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.model, self._step = step.model, step
+
+    def forward(self, x: Any, y: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the buffers after it, whether they were written to or others were put in their place."""
+        loss = one_number(self._step.objective(call_model(self.model, x), y))
+        return loss, dict(self.model.named_buffers())
+
+
+def _gradient_function(step: Step, state: State) -> Any:
+    whole = _Whole(step)
+    forms = {name: (buffer.shape, buffer.dtype) for name, buffer in state.buffers.items()}
+
     def loss_of(
         parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], constants: Mapping[str, Tensor], x: Any, y: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         own = {name: buffer.clone() for name, buffer in buffers.items()}  # written in place, and read afterwards
-        tensors = {**parameters, **constants, **own}
-
-        def called(*positional: Any, **named: Any) -> Any:
-            return torch.func.functional_call(step.model, tensors, positional, named)
-
+        tensors = {f"model.{name}": tensor for name, tensor in {**parameters, **constants, **own}.items()}
         # A cache of casts would hold tensors of a trace that is over.
         cast = torch.autocast(step.device.type, dtype=step.autocast, cache_enabled=False)
         with cast if step.autocast is not None else nullcontext():
-            loss = one_number(step.objective(call_model(called, x), y))
-        return loss, own
+            loss, after = torch.func.functional_call(whole, tensors, (x, y))
+        if {name: (buffer.shape, buffer.dtype) for name, buffer in after.items()} != forms:
+            raise CaptureError("a step changes the form of the model's buffers")
+        return loss, {name: buffer.detach() for name, buffer in after.items()}
 
     def gradients(parameters: Any, buffers: Any, constants: Any, rates: Any, x: Any, y: Any) -> Any:
-        for name, rate in rates.items():
-            vars(step.model.get_submodule(name))["p"] = rate  # whoever captures puts it back
-        found, (loss, own) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, buffers, constants, x, y)
+        layers = {name: vars(step.model.get_submodule(name)) for name in rates}
+        written = {name: layer["p"] for name, layer in layers.items()}
+        try:
+            for name, layer in layers.items():
+                layer["p"] = rates[name]
+            found, (loss, own) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, buffers, constants, x, y)
+        finally:
+            for name, layer in layers.items():
+                layer["p"] = written[name]
         return loss, list(found.values()), list(own.values())
 
     return gradients
+
+
+def _unfaithful(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:
+    """Why a graph is not what the step computes; ``None`` if nothing is found."""
+    outside = foreign(graph, {**state.parameters, **state.buffers})
+    if outside is not None:
+        return f"the step reads {outside} past the model"
+    if not any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
+        return None  # the engine compares the program's own updates
+    return _differs_in_common_noise(step, state, graph, inputs, targets)
+
+
+def _differs_in_common_noise(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:
+    cast = torch.autocast(step.device.type, dtype=step.autocast, cache_enabled=False)
+    before = _plain(state.buffers)
+    kept = {name: buffer.clone() for name, buffer in before.items()}
+    modules = [module for one in (step.model, *step.criteria) for module in one.modules()]
+    outside = [buffer for one in step.criteria for buffer in one.buffers()]
+    kept_outside = [buffer.clone() for buffer in outside]
+    numbers = torch.get_rng_state()
+
+    def loss() -> Tensor:
+        with cast if step.autocast is not None else nullcontext():
+            return one_number(step.objective(call_model(step.model, inputs), targets))
+
+    try:
+        with undone(modules), torch.enable_grad():
+            if not known_code(step.model) and repeated_noise(loss):
+                return "a step seeds the noise that it draws"
+            for name, buffer in before.items():
+                buffer.copy_(kept[name])
+        with undone(modules), torch.enable_grad(), CommonNoise():  # type: ignore[no-untyped-call]
+            wanted = loss()
+            gradients = torch.autograd.grad(wanted, list(state.parameters.values()), allow_unused=True)
+            buffers = {name: buffer.detach().clone() for name, buffer in step.model.named_buffers()}
+    finally:
+        torch.set_rng_state(numbers)
+        for name, buffer in before.items():
+            buffer.copy_(kept[name])
+        for buffer, values in zip(outside, kept_outside, strict=True):
+            buffer.copy_(values)
+    given = (_plain(state.parameters), kept, _plain(state.constants), state.rates, inputs, targets)
+    plain = torch.autocast(step.device.type, enabled=False)  # what is cast within it is cast in the graph
+    with torch.no_grad(), plain, CommonNoise():  # type: ignore[no-untyped-call]
+        found, mine, after = fx.Interpreter(graph).run(*tree_leaves(given))
+    half = in_half_precision(graph)
+    if far(found.detach(), wanted.detach(), half=half):
+        return f"the captured step's loss is {float(found):.6g}, not {float(wanted):.6g}"
+    scale = max((float(one.norm()) for one in gradients if one is not None), default=0.0)
+    for (name, parameter), one, other in zip(state.parameters.items(), mine, gradients, strict=True):
+        if far(one, torch.zeros_like(parameter) if other is None else other, half=half, scale=scale):
+            return f"the captured step moves {name} otherwise than the eager one"
+    for (name, other), one in zip(buffers.items(), after, strict=True):
+        if far(one, other, half=half):
+            return f"the captured step leaves another {name} than the eager one"
+    return None
+
+
+def in_half_precision(graph: fx.GraphModule) -> bool:
+    """Whether a graph computes in a dtype of 16 bits, as within autocast."""
+    values = (node.meta.get("val") for node in graph.graph.nodes)
+    return any(isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) for value in values)
 
 
 def _update_function(state: State) -> Any:

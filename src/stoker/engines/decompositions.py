@@ -92,8 +92,24 @@ class _Arithmetic(TorchFunctionMode):
         return _PLAIN.get(func, func)(*args, **(kwargs or {}))
 
 
-def _attention(*args: Any, enable_gqa: bool = False, **kwargs: Any) -> Tensor:
-    return aten._scaled_dot_product_attention_math(*args, enable_gqa=enable_gqa, **kwargs)[0]  # type: ignore[no-any-return]
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # the arithmetic would add it, as ones and zeros
+        nothing = torch.zeros((), dtype=query.dtype, device=query.device)
+        attn_mask = nothing.masked_fill(~attn_mask, -torch.inf)
+    given: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+    found: tuple[Tensor, Tensor] = aten._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, **given
+    )
+    return found[0]
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -108,7 +124,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
 def _dropout(x: Tensor, p: float | Tensor = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if not isinstance(p, Tensor):
         return F.dropout(x, p, training, inplace)
-    kept = torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) >= p
+    kept = torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) < 1 - p  # as torch's bernoulli
     result = torch.where(kept, x / (1 - p).to(x.dtype), torch.zeros((), dtype=x.dtype, device=x.device))
     return x.copy_(result) if inplace else result
 

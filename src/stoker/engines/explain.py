@@ -16,7 +16,7 @@ from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, batch_rows
 from stoker.engines import explain_text
 from stoker.engines.calls import Call, Phase, carried_out, is_call, phases
-from stoker.engines.capture import Captured, CaptureError, State, capture, uncapturable
+from stoker.engines.capture import Captured, CaptureError, State, traced, uncapturable
 from stoker.engines.eager import batch_loss, windows
 from stoker.engines.graph_text import given_to_gradients, given_to_update, graph_text
 from stoker.engines.step import Step
@@ -127,10 +127,11 @@ def explain(step: Step, batches: Batches, batch: Batch, known: str | None = None
             state, supported = State.of(step, idle), True
         except CaptureError:  # an obstacle already; the gradients are the same with another optimizer
             state, supported = State.of(replace(step, optimizer=torch.optim.SGD(step.trained, lr=0.1)), idle), False
-        captured = capture(step, state, inputs, targets)
+        captured, unfaithful = traced(step, state, inputs, targets)
     except CaptureError as error:
         reasons += [] if str(error) in reasons else [str(error)]
         return Explanation(rows, str(step.device), (), {}, tuple(reasons), (), "")
+    reasons += [] if unfaithful is None else [unfaithful]
     calls, graph = _looked_at(step, state, captured, (inputs, targets), supported)
     missing, refused, rooms = _lowered(captured, supported, {call.operator for call in calls})
     reasons += refused

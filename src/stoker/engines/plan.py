@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, leaves, outline, tree_map
 from stoker.engines.capture import CaptureError, State, uncapturable
 from stoker.engines.eager import windows
+from stoker.engines.held import code_of, held_by, held_values, mark
 from stoker.engines.rates import rated
 from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
@@ -36,7 +36,6 @@ __all__ = [
 
 CHANGING = "what the model or the criterion holds changes from epoch to epoch"
 CHANGES = 3  # so many programs are made for a step that is another in each epoch, then no more
-PLAIN = (bool, int, float, str, NoneType)
 COMPARED = 2  # updates that a program makes beside the eager engine before its own count
 
 
@@ -100,8 +99,8 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
 def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
     """What a program depends on; another form needs another program.
 
-    What modules hold besides parameters and buffers (a temperature, class weights) is traced as a constant, and so is a
-    part of it; dropout rates that are inputs are not. Variables outside of modules are not seen.
+    What modules and criteria hold besides parameters and buffers (a temperature, class weights) is traced as a
+    constant, and so is their code; dropout rates that are inputs are not. Variables outside of them are not seen.
 
     Args:
         step: What it carries out.
@@ -118,22 +117,33 @@ def form_digest(step: Step, source: ResidentBatches, state: State) -> str:
 
 def _form(step: Step, source: ResidentBatches, state: State, *, portable: bool) -> tuple[Any, ...]:
     inputs = {id(module) for _, module in rated(step.model)}
+    own = {id(tensor) for tensor in (*step.model.parameters(), *step.model.buffers())}
+
+    def look(tensor: Tensor) -> Hashable:
+        return "the model's" if id(tensor) in own else mark(tensor, portable=portable)
+
+    criteria = [module for criterion in step.criteria for module in criterion.modules()]
+    kinds = dict.fromkeys(type(module) for module in (*step.model.modules(), *criteria))
     return (
         shape_of_work(step, source, state),
-        0 if portable else id(step.objective),
+        held_by(step.objective, look, portable=portable),
         arrangement(step.model),
         tuple(
-            tuple(pair for pair in _held(module, portable) if pair[0] != "p" or id(module) not in inputs)
+            tuple(
+                pair
+                for pair in held_values(module, look, portable=portable)
+                if pair[0] != "p" or id(module) not in inputs
+            )
             for module in step.model.modules()
         ),
         tuple(
             (
-                tuple(_held(module, portable)),
-                tuple(_mark(tensor, portable) for tensor in module.buffers(recurse=False)),
+                tuple(held_values(module, look, portable=portable)),
+                tuple(mark(tensor, portable=portable) for tensor in module.buffers(recurse=False)),
             )
-            for criterion in step.criteria
-            for module in criterion.modules()
+            for module in criteria
         ),
+        tuple(code_of(kind) for kind in kinds),
     )
 
 
@@ -164,7 +174,6 @@ def shape_of_work(step: Step, source: ResidentBatches, state: State) -> Hashable
         step.clip_norm is None,
         step.average is None,
         step.autocast,
-        (torch.is_autocast_enabled(step.device.type), torch.get_autocast_dtype(step.device.type)),
         tuple(state.rates),
     )
 
@@ -196,27 +205,6 @@ def current_state(step: Step, source: ResidentBatches, idle: frozenset[str], kno
     except CaptureError:
         return None
     return state if known == form(step, source, state) else None
-
-
-def _mark(tensor: Tensor, portable: bool) -> tuple[int, int]:
-    return (0, 0) if portable else (tensor.data_ptr(), tensor._version)
-
-
-def _held(module: nn.Module, portable: bool) -> Iterator[tuple[str, Any]]:
-    """Numbers, texts and plain tensors among a module's attributes; a tensor by where it lies and how often written.
-
-    What a forward pass has computed and noted down is no constant of the next.
-    """
-    for name, value in vars(module).items():
-        if isinstance(value, Tensor):
-            if value.grad_fn is None:
-                yield name, _mark(value, portable)
-        elif isinstance(value, PLAIN):
-            yield name, value
-        elif isinstance(value, (tuple, list)) and all(isinstance(one, PLAIN) for one in value):
-            yield name, tuple(value)
-        elif isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
-            yield name, f"{value.__module__}.{value.__qualname__}" if portable else value
 
 
 def _gathered(source: ResidentBatches, rows: Tensor) -> Batch:

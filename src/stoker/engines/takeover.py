@@ -13,11 +13,12 @@ from torch import Tensor
 
 from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
+from stoker.engines.fidelity import far
 from stoker.engines.plan import COMPARED, Plan, current_state, form, form_digest
 from stoker.engines.standing import Standing
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.crossing import to_torch
-from stoker.engines.xla.program import Arguments, Program, saved_program
+from stoker.engines.xla.program import Arguments, Program, Signature, saved_program
 from stoker.engines.xla.scan import Data, Scan, arguments_like
 from stoker.errors import CheckpointError
 
@@ -159,7 +160,8 @@ def first_updates(
 ) -> Attempt | None:
     """Make real updates, and the same by the program on a copy of the state.
 
-    Noise is drawn anew in each, so that of updates with dropout nothing but the loss's being finite can be compared.
+    Noise is drawn anew in each, so that of updates with dropout nothing but the loss's being finite can be compared
+    here; their graph was compared when it was captured.
 
     Returns:
         The attempt; without its program if that differs by more than rounding. ``None`` if the epoch was ended.
@@ -177,18 +179,18 @@ def first_updates(
         found = scan.made(start, start + COMPARED)
     except Exception as error:  # whatever keeps a program from being run; the real steps were made
         return replace(attempt, program=None, refusal=refusal_of(error))
-    refusal = _difference(scan, state, before, found, losses, attempt.program.signature.draws)
+    refusal = _difference(scan, state, before, found, losses, attempt.program.signature)
     return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
 
 
 def _difference(
-    scan: Scan, state: State, before: dict[str, Any], found: list[float], wanted: list[float], draws: bool
+    scan: Scan, state: State, before: dict[str, Any], found: list[float], wanted: list[float], signature: Signature
 ) -> str | None:
     """How a program's updates differ from the real ones beyond rounding; ``None`` if they do not."""
-    if draws:
+    if signature.draws:
         bad = [loss for loss in found if not math.isfinite(loss)]
         return f"the compiled step's loss is {bad[0]}" if bad else None
-    half = scan.step.autocast is not None  # then a product's last bits are those of its kernel, of 8
+    half = signature.half  # then a product's last bits are those of its kernel, of 8
     for mine, theirs in zip(found, wanted, strict=True):
         if not math.isclose(mine, theirs, rel_tol=1e-2 if half else 1e-4, abs_tol=1e-6):
             return f"the compiled step's loss is {mine:.6g}, not {theirs:.6g}"
@@ -204,6 +206,9 @@ def _difference(
         least = 1e-5 * float(old.abs().max() + 1e-3) if old.numel() else 0.0
         if not _same_moves(moved[real], change[real], least, half):
             return f"the compiled step moves {name} otherwise than the eager one"
+    for (name, buffer), array in zip(scan.step.model.named_buffers(), scan.carry[1], strict=True):
+        if far(to_torch(array), buffer.detach(), half=half):
+            return f"the compiled step leaves another {name} than the eager one"
     return None
 
 

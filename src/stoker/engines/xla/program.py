@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array, export, lax
 
-from stoker.engines.capture import Captured
+from stoker.engines.capture import Captured, in_half_precision
 from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.interpret import draws_numbers, to_jax
@@ -58,10 +58,12 @@ class Signature:
     Attributes:
         scalars: Of each cohort, the names of its scalars in order.
         draws: Whether a step draws random numbers.
+        half: Whether it computes in a dtype of 16 bits.
     """
 
     scalars: tuple[tuple[str, ...], ...]
     draws: bool
+    half: bool
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def _jitted(captured: Captured) -> Any:
 
 
 def _signature(captured: Captured) -> Signature:
-    return Signature(captured.scalars, draws_numbers(captured.gradients))
+    graph = captured.gradients
+    return Signature(captured.scalars, draws_numbers(graph), in_half_precision(graph))
 
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:

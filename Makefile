@@ -92,7 +92,7 @@ bench-preset: $(VENV)/.installed
 bench-study: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.study
 
-# stoker serve beside a plain FastAPI handler of the same model, on the loopback: about a minute.
+# stoker serve, by torch and by ONNX, beside a plain FastAPI handler of the same model, on the loopback: about a minute.
 bench-serving: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.serving $(SERVING_ARGS)
 

@@ -1,11 +1,11 @@
-"""``stoker serve`` beside a plain FastAPI handler of the same model: requests a second, and how long an answer takes.
+"""``stoker serve`` by torch and by ONNX beside a plain FastAPI handler of the same model: requests a second, and waits.
 
     make bench-serving          # or: python -m benchmarks.serving [--hidden 50,40] [--seconds 3] [--rounds 2]
 
-Both servers are processes of their own on the loopback, one thread each; the client is this process. Each request is
-one row of California housing (synthetic rows of that shape, where it is not at hand) and is checked against the answer
-that this very row must have. Servers take turns, so that whatever else the machine does meets all of them; the last
-column is what a request took of the processors.
+First the backends alone, called as the server calls them, without HTTP. Then the servers, processes of their own on the
+loopback, one thread each; the client is this process. Each request is one row of California housing (synthetic rows of
+that shape, where it is not at hand) and is checked against the answer that this very row must have. Servers take turns,
+so that whatever else the machine does meets all of them; the last column is what a request took of the processors.
 """
 
 from __future__ import annotations
@@ -28,21 +28,26 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 import stoker
 from benchmarks.load import Outcome, send_all
 from stoker.errors import SourceNotFoundError
+from stoker.exporting.loader import timed
+from stoker.serving.backends import open_backend
 
 CONNECTIONS = (1, 8, 64)
-SIDES = ("stoker serve", "FastAPI, def", "FastAPI, async def")
+SIDES = ("stoker serve, torch", "stoker serve, onnx", "FastAPI, def", "FastAPI, async def")
+BACKENDS = ("torch", "onnx")
+SIZES = (1, 64)  # rows that a backend is given at once
 
 
 @contextmanager
 def served(side: str, run: Path) -> Iterator[tuple[int, int]]:
     """The port of a server in a process of its own, and that process."""
-    plain = side.removeprefix("FastAPI, ").split()[0]
-    ours, theirs = ["stoker", "serve", str(run), "--port", "0"], ["benchmarks.plain_server", str(run), plain]
-    arguments = ours if side == SIDES[0] else theirs
+    kind, what = side.split(", ")
+    ours = ["stoker", "serve", str(run), "--port", "0", "--backend", what]
+    arguments = ours if kind == "stoker serve" else ["benchmarks.plain_server", str(run), what.split()[0]]
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
     )
@@ -105,6 +110,23 @@ def measure(port: int, rows: list[dict[str, Any]], wanted: list[float], connecti
     return exact
 
 
+def calls(run: stoker.Run, inputs: pl.DataFrame) -> None:
+    """Print how long a call of each backend takes, in this process and one thread."""
+    columns = run.artifact.columns
+    assert columns is not None
+    rows = columns.read(inputs)
+    torch.set_num_threads(1)
+    backends = {name: open_backend(name, run) for name in BACKENDS}
+    print(f"| one call, µs | {' | '.join(f'{size} rows' if size > 1 else 'a row' for size in SIZES)} |")
+    print(f"| --- | {' | '.join('---:' for _ in SIZES)} |")
+    for name, backend in backends.items():
+        taken = [
+            1e6 * timed(backend.predict, {part: values[:size] for part, values in rows.items()}, 1.0) for size in SIZES
+        ]
+        print(f"| {name} | {' | '.join(f'{one:,.0f}' for one in taken)} |")
+    print(flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--hidden", default="50,40", help="widths of the network's layers")
@@ -115,9 +137,13 @@ def main() -> None:
     frame = data(2000)
     with tempfile.TemporaryDirectory() as folder:
         run = stoker.fit(frame, out=Path(folder) / "run", target="target", hidden=hidden, epochs=1, progress="none")
+        run = stoker.load(run.path, device="cpu")
+        stoker.export(run, "onnx", bench=False)  # which the server takes, instead of making one at each start
         inputs = frame.drop("target").head(500)
         rows = json.loads(json.dumps(inputs.to_dicts()))
         wanted = [float(value) for value in run.predict(inputs).values]
+        print(f"{len(os.sched_getaffinity(0))} cores, network {'-'.join(map(str, hidden))}, each answer checked\n")
+        calls(run, inputs)
         times: dict[tuple[str, int], list[float]] = {}
         rates: dict[tuple[str, int], list[float]] = {}
         works: dict[tuple[str, int], list[float]] = {}
@@ -133,7 +159,6 @@ def main() -> None:
                         rates.setdefault(key, []).append(len(found.seconds) / (sum(found.seconds) / connections))
                         spent = (cpu_seconds(process) - before) / len(found.seconds)
                         works.setdefault(key, []).append(spent)
-    print(f"{len(os.sched_getaffinity(0))} cores, network {'-'.join(map(str, hidden))}, each answer checked\n")
     print("| server | connections | requests a second | p50, ms | p99, ms | processor, ms |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for side in SIDES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import pytest
 # Small networks gain nothing from a second thread, and on a busy machine the threads wait for each other: a step of
 # 0.3 ms then takes 5. It is read when torch is first imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports what it runs over the network
 os.environ.setdefault("STOKER_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "stoker"))  # not the user's
 
 if TYPE_CHECKING:
@@ -113,6 +116,19 @@ def grade_run(served_home: Path) -> stoker.Run:
     from served_runs import fit_small
 
     return fit_small(served_home, "grade")
+
+
+@pytest.fixture(scope="session")
+def older_run(grade_run: stoker.Run, served_home: Path) -> stoker.Run:
+    """``grade_run``, as it was written before the ranges of numbers were kept."""
+    import stoker
+
+    copy = shutil.copytree(grade_run.path, served_home / "older-run")
+    record = json.loads((copy / "config.json").read_text())
+    for column in record["recipe"]["columns"]["numeric"]:
+        del column["low"], column["high"]
+    (copy / "config.json").write_text(json.dumps(record))
+    return stoker.load(copy)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -113,11 +114,37 @@ def test_only_parts_that_vary_in_training_are_features() -> None:
     columns = fit(train)
     assert columns.numeric == (
         NumericColumn("when", "datetime", ("day", "days"), (dt.date(2013, 1, 7) - dt.date(1970, 1, 1)).days),
-        NumericColumn("x", "number"),
+        NumericColumn("x", "number", low=1.5, high=3.5),
     )
     assert numeric(columns, train)[:2] == [[7, 14, 14], [0.25, 7.25, 7.25]]
     later = pl.DataFrame({"when": [dt.datetime(2014, 3, 1), None], "x": [1, 1]})
     assert numeric(columns, later)[:2] == [[1, None], [418, None]]
+
+
+def test_the_range_of_the_training_rows_is_kept() -> None:
+    frame = pl.DataFrame(
+        {
+            "x": [3.5, math.nan, -1.25, 2.0, 1e9],
+            "i": [7, None, 3, 5, 100],
+            "text": ["NA", "0.5", "1e3", "-2", "1e9"],
+            "gone": [1.0, None, math.inf, 1.0, 8.0],
+            "long": [dt.timedelta(seconds=second) for second in (90, 30, 60, 45, 999)],
+            "yes": [True, False, True, False, True],
+            "when": [dt.date(2013, 1, day) for day in (1, 2, 3, 4, 5)],
+        }
+    )
+    columns = Columns.fit(frame, infer_schema(frame, numeric=["i", "text", "gone"]), rows=np.arange(4))
+    assert {column.name: (column.low, column.high) for column in columns.numeric} == {
+        "x": (-1.25, 3.5),
+        "i": (3, 7),
+        "text": (-2, 1000),
+        "gone": (1, 1),
+        "long": (30, 90),
+        "yes": (None, None),
+        "when": (None, None),
+    }
+    lost = Columns.fit(frame.with_columns(x=None), infer_schema(frame, numeric=["x"]))
+    assert next(column for column in lost.numeric if column.name == "x") == NumericColumn("x", "number")
 
 
 def test_a_datetime_that_does_not_vary_in_training_is_not_needed() -> None:
@@ -319,6 +346,16 @@ def test_columns_survive_json() -> None:
     assert all(torch.equal(again.read(TRAIN)[key], value) for key, value in columns.read(TRAIN).items())
 
 
+def test_columns_without_ranges_are_read_as_they_were_before_there_were_any() -> None:
+    columns = fit(TRAIN, categorical=["city"])
+    before = columns.to_dict()
+    for column in before["numeric"]:
+        del column["low"], column["high"]
+    read = Columns.from_dict(before)
+    assert {(column.low, column.high) for column in read.numeric} == {(None, None)}
+    assert all(torch.equal(read.read(TRAIN)[key], value) for key, value in columns.read(TRAIN).items())
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -329,6 +366,11 @@ def test_columns_survive_json() -> None:
         (("numeric", 2, "parts"), ["century"], "columns: numeric.2.parts.0: input should be 'year'"),
         (("numeric", 2, "origin"), 10**12, "columns, 'joined': must have the parts of a datetime, or none"),
         (("numeric", 2, "origin"), 1.5, "columns: numeric.2.origin: input should be a valid integer"),
+        (("numeric", 0, "low"), "1", "columns: numeric.0.low: input should be a valid number"),
+        (("numeric", 0, "low"), None, "columns, 'age': must have the range of its numbers, or none, got None to "),
+        (("numeric", 0, "low"), 1e9, "columns, 'age': must have the range of its numbers, or none"),
+        (("numeric", 0, "high"), math.inf, "columns, 'age': must have the range of its numbers, or none"),
+        (("numeric", 0, "high"), math.nan, "columns, 'age': must have the range of its numbers, or none"),
         (("numeric", 1, "name"), "age", "columns: must name each column once, and one at least, got 2 times 'age'"),
         (("categorical", 0, "vocabulary"), ["a", "a"], "columns, 'city': must have a vocabulary of distinct texts"),
         (("categorical", 0, "vocabulary"), [""], "columns, 'city': must have a vocabulary of distinct texts"),

@@ -34,10 +34,10 @@ class Server:
         said: What it wrote to stderr up to the line that says where it listens.
     """
 
-    def __init__(self, run: Path, *options: str, **environment: str) -> None:
+    def __init__(self, run: Path, *options: str, cwd: Path | None = None, **environment: str) -> None:
         command = [sys.executable, "-m", "stoker", "serve", str(run), "--port", "0", *options]
         self.process = subprocess.Popen(
-            command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=cwd, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
         self.said = ""
@@ -63,9 +63,9 @@ class Server:
 
 
 @contextmanager
-def serving(run: Path, *options: str, **environment: str) -> Iterator[Server]:
+def serving(run: Path, *options: str, cwd: Path | None = None, **environment: str) -> Iterator[Server]:
     """Serve a run while the block lasts."""
-    server = Server(run, *options, **environment)
+    server = Server(run, *options, cwd=cwd, **environment)
     try:
         yield server
     finally:

@@ -15,6 +15,7 @@ from served_process import TABLE_ROW, Server, client
 from served_runs import mixed
 
 import stoker
+from stoker.serving.oip_routes import counted_path
 
 ROWS = mixed("grade", 50, seed=6).drop("grade")
 DATATYPES = {"size": "FP64", "rooms": "INT64", "lift": "BOOL", "kind": "BYTES", "street": "BYTES", "seen": "BYTES"}
@@ -42,7 +43,7 @@ def test_server_and_model_are_described(opened: httpx.Client) -> None:
     assert opened.get("/v2/health/ready").json() == {"live": True, "ready": True}
     assert opened.get("/v2/models/grade-run/ready").json() == {"name": "grade-run", "ready": True}
     model = opened.get("/v2/models/grade-run").json()
-    assert model["name"] == "grade-run"
+    assert (model["name"], model["versions"]) == ("grade-run", ["1"])
     assert model["platform"] == "pytorch_stoker"
     assert {tensor["name"]: tensor["datatype"] for tensor in model["inputs"]} == DATATYPES | {"rooms": "FP64"}
     assert model["outputs"] == [
@@ -58,12 +59,62 @@ def test_inference(shape: tuple[int, ...], opened: httpx.Client, grade_run: stok
     flat = found.probabilities.flatten().tolist()
     assert answer == {
         "model_name": "grade-run",
+        "model_version": "1",
         "id": "42",
         "outputs": [
             {"name": "prediction", "datatype": "BYTES", "shape": [50], "data": found.values},
             {"name": "probabilities", "datatype": "FP32", "shape": [50, 3], "data": flat},
         ],
     }  # fmt: skip
+
+
+def test_the_version_may_be_named(opened: httpx.Client) -> None:
+    plain, versioned = "/v2/models/grade-run", "/v2/models/grade-run/versions/1"
+    for path in ("", "/ready"):
+        assert opened.get(versioned + path).json() == opened.get(plain + path).json()
+    body = {"inputs": tensors()}
+    answer = opened.post(f"{versioned}/infer", json=body)
+    assert answer.status_code == 200
+    assert answer.json() == opened.post(f"{plain}/infer", json=body).json()
+    measures = opened.get("/metrics").text
+    for path in ("", "/ready", "/infer"):
+        assert f'path="/v2/models/{{name}}/versions/{{version}}{path}",status="200"' in measures
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "text"),
+    [
+        ("/v2/models/grade-run/versions/2", "unknown-version", "version of 'grade-run': must be '1', got '2'."),
+        ("/v2/models/grade-run/versions/2/ready", "unknown-version", "must be '1', got '2'."),
+        ("/v2/models/other/versions/1", "unknown-model", "model: must be 'grade-run', got 'other'."),
+        ("/v2/models/grade-run/versions/1/more", "unknown-path", "path: must be one of the server's"),
+        ("/v2/models/grade-run/versions", "unknown-path", "path: must be one of the server's"),
+        ("/v2/models/grade-run/versions/", "unknown-path", "path: must be one of the server's"),
+    ],
+)
+def test_another_version(path: str, code: str, text: str, opened: httpx.Client) -> None:
+    answer = opened.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+    assert text in answer.json()["error"]
+    if code == "unknown-version":
+        infer = f"{path.removesuffix('/ready')}/infer"
+        assert opened.post(infer, json={"inputs": tensors()}).json()["code"] == code
+
+
+def test_measures_know_paths_by_their_form() -> None:
+    paths = {
+        "/v2/": "/v2",
+        "/v2/models/a": "/v2/models/{name}",
+        "/v2/models/a/infer": "/v2/models/{name}/infer",
+        "/v2/models/a/versions/b": "/v2/models/{name}/versions/{version}",
+        "/v2/models/a/versions/b/infer": "/v2/models/{name}/versions/{version}/infer",
+        "/v2/models/a/b": None,
+        "/v2/models/a/versions/b/c": None,
+        "/v2/models/a/versions/b/infer/c": None,
+        "/v2/models": None,
+        "/v3": None,
+    }
+    assert {path: counted_path(path) for path in paths} == paths
 
 
 def test_data_may_be_nested_and_outputs_chosen(opened: httpx.Client) -> None:

@@ -18,7 +18,11 @@ from served_process import TABLE_ROW, Server, client
 from served_runs import mixed
 
 import stoker
+from stoker.data.dataset import Table
 from stoker.serving.app import wants_csv
+from stoker.serving.rows import RowReader
+from stoker.serving.server import load_model
+from stoker.serving.settings import ServeSettings
 
 GRADES = mixed("grade", 300, seed=5).drop("grade")
 PRICES = mixed("price", 300, seed=5).drop("price")
@@ -152,7 +156,39 @@ def test_info_tells_what_the_model_is(grade_client: httpx.Client, grade_run: sto
     assert columns["kind"]["categories"] == ["flat", "house", "loft"]
     low, high = columns["size"]["usual"]
     assert 0 <= low < 20 < 200 < high < 250
+    rows = grade_run.splits()["train"].data
+    assert isinstance(rows, Table)
+    for name in ("size", "rooms"):
+        low, high = columns[name]["range"]
+        assert [low, high] == [rows.frame[name].min(), rows.frame[name].max()], "of the rows that were trained on"
+        assert low <= columns[name]["example"] <= high
+    assert [type(value) for value in columns["rooms"]["range"]] == [int, int]
+    assert [name for name, column in columns.items() if "range" in column] == ["size", "rooms"]
     assert str(grade_run.path.parent) not in json.dumps(info), "nothing of where files lie"
+
+
+def test_a_run_of_before_ranges_were_kept_is_served_as_it_was(older_run: stoker.Run, grade_run: stoker.Run) -> None:
+    model = load_model(ServeSettings(run=older_run.path), print)
+    size = model.columns()[0]
+    assert (size["name"], "range" in size, len(size["usual"])) == ("size", False, 2)
+    assert list(model.example()[0]) == list(TABLE_ROW)
+    assert isinstance(model.reader, RowReader)
+    outputs = model.backend.predict(model.reader.read({name: [value] * 3 for name, value in TABLE_ROW.items()}))
+    assert torch.equal(outputs, grade_run.predict(pl.DataFrame([TABLE_ROW] * 3)).outputs)
+    again = stoker.load(older_run.path)
+    assert again.artifact.columns is not None
+    assert {column.low for column in again.artifact.columns.numeric} == {None}
+
+
+def test_the_documentation_tells_the_range_of_training(grade_client: httpx.Client) -> None:
+    api = grade_client.get("/openapi.json").json()
+    schema = api["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    low, high = grade_client.get("/info").json()["columns"][0]["range"]
+    size = schema["items"]["properties"]["size"]
+    assert size["description"] == f"From {low} to {high} in training; others are taken too."
+    assert low <= size["examples"][0] <= high
+    assert "description" not in schema["items"]["properties"]["lift"]
+    assert grade_client.post("/predict", json=TABLE_ROW | {"size": high + 1000}).status_code == 200
 
 
 def test_the_example_of_the_documentation_can_be_sent(grades: Server, prices: Server) -> None:

@@ -188,8 +188,12 @@ def test_an_error_is_shown_where_it_belongs(browser: Any, grades: Server) -> Non
 
 def test_each_field_has_its_label_and_its_hint(browser: Any, grades: Server) -> None:
     page = Page(browser, grades)
-    placeholder = page.field("size").get_attribute("placeholder")
-    assert placeholder.startswith("usually ")
+    with client(grades) as opened:
+        columns = {column["name"]: column for column in opened.get("/info").json()["columns"]}
+    for name in ("size", "rooms"):
+        low, high = columns[name]["range"]
+        assert page.field(name).get_attribute("placeholder") == f"seen {low} to {high}"
+        assert page.field(name).get_attribute("title") == f"seen in training: {low} to {high}"
     options = [option.text for option in Select(page.field("kind")).options]
     assert options == ["not known", "flat", "house", "loft"]
     names = {page.browser.execute_script("return arguments[0].labels[0].textContent", page.field(c)) for c in TABLE_ROW}
@@ -197,6 +201,19 @@ def test_each_field_has_its_label_and_its_hint(browser: Any, grades: Server) -> 
     page.get("example").click()
     page.get("predict").click()
     assert page.prediction() in ("low", "middle", "top")
+
+
+def test_a_run_of_before_ranges_were_kept_tells_what_is_usual(browser: Any, older_run: stoker.Run) -> None:
+    with serving(older_run.path) as server:
+        page = Page(browser, server)
+        with client(server) as opened:
+            size = next(column for column in opened.get("/info").json()["columns"] if column["name"] == "size")
+        assert "range" not in size
+        low, high = size["usual"]
+        assert page.field("size").get_attribute("placeholder") == f"usually {low} to {high}"
+        page.get("example").click()
+        page.get("predict").click()
+        assert page.prediction() in ("low", "middle", "top")
 
 
 def test_the_api_is_described(browser: Any, grades: Server) -> None:

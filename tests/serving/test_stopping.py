@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served_process import TABLE_ROW, client, serving
+from served_process import TABLE_ROW, Server, client, serving
 from typer.testing import CliRunner
 
 import stoker
@@ -125,8 +125,6 @@ def test_backends(grade_run: stoker.Run) -> None:
     assert open_backend("auto", grade_run).name == "torch"
     with pytest.raises(UnknownNameError, match=r"^--backend: must be one of the known names, got 'jax'\."):
         open_backend("jax", grade_run)
-    with pytest.raises(ConfigError, match=r"^--backend: onnx needs stoker's ONNX export, which is not there yet\."):
-        open_backend("onnx", grade_run)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +205,29 @@ def test_a_worker_that_cannot_start_ends_them_all(grade_run: stoker.Run, tmp_pat
     assert done.stdout.splitlines()[-1] == said
     assert "error: run: no such directory, got " in done.stderr
     assert "is served at" not in done.stdout
+
+
+def answers(server: Server) -> bool:
+    try:
+        httpx.get(f"{server.url}/health", trust_env=False)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(grade_run: stoker.Run) -> None:
+    """Else they would go on serving, and hold the port."""
+    with serving(grade_run.path, "--workers", "2") as server:
+        port = httpx.URL(server.url).port
+        server.process.kill()
+        until = time.monotonic() + 60
+        while answers(server) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not answers(server)
+        server.stop()
+        with serving(grade_run.path, "--port", str(port)) as again, client(again) as opened:
+            assert opened.get("/health").status_code == 200
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def serve(
     run: options.RunPath,
     host: Annotated[str | None, _option("Address to listen at (127.0.0.1).", "ADDRESS")] = None,
     port: Annotated[int | None, _option("Port to listen at; 0 is any that is free (8000).", "NUMBER")] = None,
-    backend: Annotated[str | None, _option("auto, onnx or torch (auto).", "NAME")] = None,
+    backend: Annotated[str | None, _option("torch or onnx; auto is torch (auto).", "NAME")] = None,
     device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1, mps, xpu (auto).", "NAME")] = None,
     workers: Annotated[int | None, _option("How many processes serve (1).", "COUNT")] = None,
     max_batch: Annotated[int | None, _option("Most rows to compute at once (256).", "COUNT")] = None,

@@ -7,6 +7,7 @@ raw tensors to the network's input, is :mod:`stoker.data.encoder`, which is a pa
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -17,7 +18,7 @@ import torch
 
 from stoker.data import cells, strict
 from stoker.data.kinds import shorten
-from stoker.data.schema import Schema
+from stoker.data.schema import Kind, Schema
 from stoker.data.tasks import sort_classes
 from stoker.errors import ConfigError, EncodingError, InputTypeError, SchemaError, suggest
 
@@ -54,6 +55,9 @@ class NumericColumn:
             ``weekday`` (Monday is 1), ``hour``, ``minute``, ``second``, and ``days``, which is linear in time: the
             days, with fraction, since ``origin``. Empty for others.
         origin: The day of the earliest training value, as days since 1970-01-01.
+        low, high: The lowest and the highest training value of a column that reads numbers, which those who enter
+            values are told; nothing is computed with them. ``None`` if all are missing, of other columns, and in files
+            that were written before these were kept.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -62,6 +66,8 @@ class NumericColumn:
     reads: Literal["number", "boolean", "datetime", "clock"]
     parts: tuple[Part, ...] = ()
     origin: int = 0
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Columns:
     def fit(
         cls, frame: pl.DataFrame, schema: Schema, *, rows: Rows | None = None, max_categories: int = 10_000
     ) -> Columns:
-        """Learn vocabularies and the parts of datetimes from training rows.
+        """Learn vocabularies, the parts of datetimes and the ranges of numbers from training rows.
 
         A category that is seen once is left out of the vocabulary, and so reads as unknown: that is what trains the
         network's answer to an unknown category, and nothing can be learnt from a single row anyhow. Parts of a datetime
@@ -138,9 +144,7 @@ class Columns:
             elif column.kind == "datetime":
                 numeric += _fit_datetime(frame[column.name], rows)
             else:
-                reads: Literal["boolean", "number"] = "boolean" if column.kind == "boolean" else "number"
-                _read_number(frame[column.name], rows, reads)  # only to see that all values fit
-                numeric.append(NumericColumn(column.name, reads))
+                numeric.append(_fit_number(frame[column.name], rows, column.kind))
         if not numeric and not categorical:
             fix = "Use a larger training part, or declare other columns numeric or categorical."
             raise SchemaError("training rows", "must have a feature that varies", "none", fix)
@@ -235,6 +239,9 @@ class Columns:
             in_range = abs(column.origin) < 4_000_000
             if timely != bool(column.parts) or len(set(column.parts)) < len(column.parts) or not in_range:
                 raise SchemaError(f"columns, {column.name!r}", "must have the parts of a datetime, or none", "", fix)
+            if not _is_range(column):
+                rule, got = "must have the range of its numbers, or none", f"{column.low} to {column.high}"
+                raise SchemaError(f"columns, {column.name!r}", rule, got, fix)
         for category in columns.categorical:
             if len(set(category.vocabulary)) < len(category.vocabulary) or "" in category.vocabulary:
                 rule = "must have a vocabulary of distinct texts"
@@ -251,6 +258,26 @@ def _check_frame(frame: object) -> None:
 def _named(lacking: list[str]) -> str:
     more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
     return f"a table without {', '.join(map(repr, lacking[:10]))}{more}"
+
+
+def _fit_number(series: pl.Series, rows: Rows | None, kind: Kind) -> NumericColumn:
+    """A column of numbers with their range, or of booleans; that all values fit is seen to in passing."""
+    if kind == "boolean":
+        _read_number(series, rows, "boolean")
+        return NumericColumn(series.name, "boolean")
+    values = _read_number(series, rows, "number")
+    low, high = values.min(), values.max()
+    if low is None:
+        return NumericColumn(series.name, "number")
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    return NumericColumn(series.name, "number", low=low, high=high)
+
+
+def _is_range(column: NumericColumn) -> bool:
+    if column.low is None or column.high is None:
+        return column.low is column.high
+    return column.reads == "number" and -math.inf < column.low <= column.high < math.inf
 
 
 def _fit_datetime(series: pl.Series, rows: Rows | None) -> list[NumericColumn]:

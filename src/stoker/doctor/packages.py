@@ -137,7 +137,7 @@ class Lines:
         self.ending = ""
         self._limit = limit
         environ = dict(os.environ if environ is None else environ)
-        environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1"}
         # wherever this Stoker is, the process shall find it; but nothing in the directory that it happens to be in
         places = [one for one in (environ.get("PYTHONPATH"), str(Path(stoker.__file__).parents[1])) if one]
         environ["PYTHONPATH"] = os.pathsep.join(places)

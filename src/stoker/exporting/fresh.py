@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stoker.errors import ExportError
 from stoker.exporting import loader
+from stoker.exporting.runtime import silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def _run(kind: str, file: Path, rows: dict[str, Tensor], seconds: float, where: 
     loader.save(str(given), {name: values.numpy() for name, values in rows.items()})
     command = [sys.executable, "-P", loader.__file__, kind, *map(str, (file, given, answered, seconds))]
     threads = str(torch.get_num_threads())  # as the model has here
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"}
+    environment = silent({**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"})
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, errors="replace", check=False, timeout=limit

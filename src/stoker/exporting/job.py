@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from stoker._version import __version__
 from stoker.errors import ConfigError, ExportError, StokerError, UnknownNameError
 from stoker.exporting.bench import SECONDS, Timing, baselines
+from stoker.exporting.current import contract_path, seal, versions
 from stoker.exporting.formats import FORMATS, Format, Options
 from stoker.exporting.formats.onnx import optimized
 from stoker.exporting.fresh import Answers, ask
@@ -177,14 +173,15 @@ def _export_one(
             compared = {"compared_before_quantization": tried | strict, "compared": tried | cost}
         contract |= compared if one.program else {"compared": {"tensors": "bit for bit"}}
         contract |= {"quantized": metrics, "calibrated_on": calibrated} if metrics else {}
-        contract["versions"] = _versions(one)
+        contract |= {"versions": versions(one), "sha256": seal(trial.run, made)}
         timing = Timing(f"{one.name} {quantize}" if quantize else one.name, made.stat().st_size)
         if answers is not None:
             timing = replace(timing, load=answers.load, latency=answers.latency, throughput=answers.throughput)
-        beside = path.with_name(f"{path.name}.json")
-        with suppress(OSError):  # a temporary file is for its owner's eyes only
-            made.chmod(path.parent.stat().st_mode & 0o666)
+        beside = contract_path(path)
         write_json(folder / "contract.json", contract)
+        for file in (made, folder / "contract.json"):
+            with suppress(OSError):  # a temporary file is for its owner's eyes only
+                file.chmod(path.parent.stat().st_mode & 0o666)
         flush(made)
         made.replace(path)
         (folder / "contract.json").replace(beside)
@@ -232,14 +229,6 @@ def _refuse_options(one: Format, optimize: bool, quantize: str | None) -> None:
         if given and not getattr(one, able):
             having = ", ".join(other.name for other in FORMATS.values() if getattr(other, able))
             raise ConfigError(flag, f"is for {having}", one.name, "Leave it out.")
-
-
-def _versions(one: Format) -> dict[str, str]:
-    found = {"stoker": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    for package in one.packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _silent(_: str) -> None:

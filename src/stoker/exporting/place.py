@@ -17,7 +17,7 @@ from stoker.exporting.formats import Format
 from stoker.runs.files import write_atomic
 from stoker.training.interrupts import Terminated
 
-__all__ = ["drop_log", "flush", "keep_log", "refuse_existing", "target_path", "workplace"]
+__all__ = ["drop_log", "flush", "keep_log", "refuse_existing", "target_path", "terminable", "workplace"]
 
 LOG_HEAD = "# stoker export: all that the exporter said\n"
 
@@ -62,11 +62,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Within this block SIGTERM is an exception, so that what must be put in order is; the second one ends at once.
 
     A program that handles SIGTERM itself, or ignores it, goes on doing so; and Python takes handlers in the main thread
     alone.
+
+    Raises:
+        Terminated: It came.
     """
 
     def end(number: int, _: FrameType | None) -> None:
@@ -92,7 +95,7 @@ def workplace(path: Path) -> Iterator[Path]:
         ConfigError: There can be none.
         Terminated: SIGTERM came.
     """
-    with _terminable(), _directory(path) as folder:
+    with terminable(), _directory(path) as folder:
         yield folder
 
 

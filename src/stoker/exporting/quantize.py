@@ -16,6 +16,7 @@ from stoker.errors import ExportError
 from stoker.exporting.fresh import Answers, ask
 from stoker.exporting.quiet import listening
 from stoker.exporting.rows import Real
+from stoker.exporting.runtime import import_onnxruntime
 from stoker.metrics.metric_set import MetricSet
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def quantize_int8(path: Path, rows: dict[str, Tensor]) -> None:
         ExportError: There is nothing to quantize, or ONNX Runtime refuses.
     """
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     count = len(next(iter(rows.values())))

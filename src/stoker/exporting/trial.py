@@ -34,6 +34,7 @@ class Trial:
         source: What the user named instead of the run's own source.
 
     Attributes:
+        run: The run.
         artifact: The run's model, with its recipe.
         rows: What is compared on; see :func:`stoker.exporting.rows.check_rows`.
         real: The real rows, if there are any.
@@ -45,6 +46,7 @@ class Trial:
     """
 
     def __init__(self, run: Run, tell: Notify, source: Any) -> None:
+        self.run = run
         self.artifact = run.artifact
         self.rows, self.real = check_rows(run, tell, source)
         module = served(self.artifact)

@@ -19,15 +19,14 @@ from starlette.responses import Response
 from torch import Tensor
 
 from stoker._version import __version__
-from stoker.jobs.run import Predictions
-from stoker.serving import oip
 from stoker.serving.batching import Batcher, queue_length
 from stoker.serving.images import ImageReader
 from stoker.serving.limits import Guard, json_bytes
 from stoker.serving.measures import CONTENT_TYPE, Measures
-from stoker.serving.openapi import PREDICT_HELP, describe, describe_infer
+from stoker.serving.oip_routes import add_oip_routes, counted_path
+from stoker.serving.openapi import PREDICT_HELP, describe
 from stoker.serving.problems import Problem
-from stoker.serving.served import ServedModel
+from stoker.serving.served import ServedModel, answer_size
 from stoker.serving.settings import ServeSettings
 
 __all__ = ["build_app", "wants_csv"]
@@ -98,6 +97,9 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
             return function()
         return await asyncio.get_running_loop().run_in_executor(readers, function)
 
+    def is_ready() -> bool:
+        return batcher is not None and batcher.open
+
     async def outputs(inputs: dict[str, Tensor]) -> Tensor:
         assert batcher is not None  # begun before the first request
         return await batcher(inputs)
@@ -126,11 +128,11 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
         if wants_csv(request.headers.get("accept", "")):
             text = await read(len(found.outputs) * 8, lambda: found.frame(proba=proba, top_k=top_k).write_csv())
             return Response(text, media_type="text/csv")
-        return _json(await read(_size(found), lambda: json_bytes(model.answer(found, proba=proba, top_k=top_k))))
+        return _json(await read(answer_size(found), lambda: json_bytes(model.answer(found, proba=proba, top_k=top_k))))
 
     @app.get("/health", description="Whether predictions are served.")
     async def health() -> Response:
-        ready = batcher is not None and batcher.open
+        ready = is_ready()
         return _json(json_bytes({"status": "ready" if ready else "stopping"}), 200 if ready else 503)
 
     @app.get("/info", description="What the model is: schema, classes, metrics, versions.")
@@ -141,41 +143,7 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
     async def metrics() -> Response:
         return Response(measures.render(), headers={"content-type": CONTENT_TYPE})
 
-    @app.get("/v2/", include_in_schema=False)  # as the protocol's own OpenAPI file has it
-    @app.get("/v2", description="Open Inference Protocol: the server.")
-    async def server() -> Response:
-        return _json(json_bytes({"name": "stoker", "version": __version__, "extensions": []}))
-
-    @app.get("/v2/health/live", description="Open Inference Protocol: whether the server is there.")
-    async def live() -> Response:
-        return _json(json_bytes({"live": True}))
-
-    @app.get("/v2/health/ready", description="Open Inference Protocol: whether predictions are served.")
-    async def ready() -> Response:
-        is_ready = batcher is not None and batcher.open
-        # the specification says "live" here, servers say "ready"
-        return _json(json_bytes({"live": True, "ready": is_ready}), 200 if is_ready else 503)
-
-    @app.get("/v2/models/{name}", description="Open Inference Protocol: what goes in and comes out.")
-    async def model_metadata(name: str) -> Response:
-        _check_name(name, model)
-        return _json(json_bytes(oip.metadata(model)))
-
-    @app.get("/v2/models/{name}/ready", description="Open Inference Protocol: whether the model is served.")
-    async def model_ready(name: str) -> Response:
-        _check_name(name, model)
-        return _json(json_bytes({"name": model.name, "ready": batcher is not None and batcher.open}))
-
-    @app.post(
-        "/v2/models/{name}/infer", description="Open Inference Protocol: predict.", openapi_extra=describe_infer(model)
-    )
-    async def infer(name: str, request: Request) -> Response:
-        _check_name(name, model)
-        body = await request.body()
-        inputs, asked = await read(len(body), lambda: oip.parse_infer(body, model))
-        found = model.predictions(await outputs(inputs))
-        return _json(await read(_size(found), lambda: json_bytes(oip.infer_response(found, asked, model))))
-
+    add_oip_routes(app, model, is_ready=is_ready, outputs=outputs, read=read)
     for path, (file, kind) in _PAGES.items():
         content = resources.files("stoker.serving").joinpath("page", file).read_bytes()
         app.add_api_route(path, _static(content, kind), include_in_schema=False)
@@ -229,17 +197,8 @@ def _unsupported(kind: str, wanted: str) -> Problem:
     return Problem(415, "unsupported-media-type", text)
 
 
-def _check_name(name: str, model: ServedModel) -> None:
-    if name != model.name:
-        raise Problem(404, "unknown-model", f"model: must be {model.name!r}, got {name[:60]!r}.")
-
-
 def _json(content: bytes, status: int = 200) -> Response:
     return Response(content, status, media_type="application/json")
-
-
-def _size(found: Predictions) -> int:
-    return len(found.outputs) * 40 * (1 + len(found.classes))
 
 
 def _static(content: bytes, kind: str) -> Callable[[], Any]:
@@ -285,15 +244,6 @@ async def _of_parameters(request: Request, error: Any) -> Response:
 
 def _counted(path: str) -> str:
     """A path as measures name it: no client can make up new ones."""
-    path = "/v2" if path == "/v2/" else path
-    if path in _PAGES or path in ("/predict", "/health", "/info", "/metrics", "/openapi.json", "/v2"):
+    if path in _PAGES or path in ("/predict", "/health", "/info", "/metrics", "/openapi.json"):
         return path
-    if path in ("/v2/health/live", "/v2/health/ready"):
-        return path
-    parts = path.split("/")
-    if parts[:3] == ["", "v2", "models"] and len(parts) in (4, 5) and (len(parts) == 4 or parts[4] in _OF_MODELS):
-        return "/".join(["", "v2", "models", "{name}", *parts[4:]])
-    return "other"
-
-
-_OF_MODELS = ("ready", "infer")
+    return counted_path(path) or "other"

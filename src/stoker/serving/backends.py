@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -10,9 +12,15 @@ from stoker.errors import ConfigError, UnknownNameError
 from stoker.jobs.prepare import encoded_inputs
 from stoker.jobs.run import Run
 
-__all__ = ["BACKENDS", "Backend", "TorchBackend", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "TorchBackend", "device_of", "open_backend"]
+
+Tell = Callable[[str], None]
 
 BACKENDS = ("auto", "onnx", "torch")
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
 
 
 class Backend(Protocol):
@@ -31,7 +39,8 @@ class Backend(Protocol):
                 such; of images ``"images"``, uint8 ``[n, channels, height, width]``.
 
         Returns:
-            float32 on the CPU: ``[n, 1]`` in the target's unit, or logits ``[n, classes]``. A row's numbers must not
+            float32 on the CPU: ``[n, 1]`` in the target's unit, or logits ``[n, classes]``; what has their softmax and
+            their largest number in the same place, as logarithms of probabilities, will do. A row's numbers must not
             depend on the rows beside it.
         """
 
@@ -52,19 +61,41 @@ class TorchBackend:
         return self._run.outputs(encoded_inputs(self._run.artifact.model, inputs))
 
 
-def open_backend(name: str, run: Run) -> Backend:
+def open_backend(name: str, run: Run, *, folder: Path | None = None, tell: Tell = _silent) -> Backend:
     """Make the backend of a name.
 
     Args:
-        name: One of :data:`BACKENDS`; ``auto`` is ``torch``, whose numbers are those of ``stoker predict``.
-        run: What it computes.
+        name: One of :data:`BACKENDS`; ``auto`` is ``torch``: its numbers are those of ``stoker predict`` to the last
+            bit, it needs nothing else installed, and it serves every run.
+        run: What it computes; for ``onnx`` on the CPU.
+        folder: See :func:`stoker.serving.onnx_file.checked_model`.
+        tell: Told what takes a while.
 
     Raises:
         UnknownNameError: There is no such backend.
-        ConfigError: It is not available.
+        MissingExtraError: What it needs is not installed.
+        ExportError: The run cannot be exported to ONNX.
+        RunError: The run is damaged.
+        ConfigError: The number of threads that the environment says is none.
     """
     if name not in BACKENDS:
         raise UnknownNameError("--backend", name, BACKENDS)
-    if name == "onnx":
-        raise ConfigError("--backend", "onnx needs stoker's ONNX export, which is not there yet", "", "Take torch.")
-    return TorchBackend(run)
+    if name != "onnx":
+        return TorchBackend(run)
+    from stoker.serving.onnx_backend import OnnxBackend, thread_count
+    from stoker.serving.onnx_file import checked_model
+
+    threads = thread_count()
+    return OnnxBackend(checked_model(run, folder, tell), run.artifact.recipe.kind, threads)
+
+
+def device_of(backend: str, device: str) -> str:
+    """Where a backend computes, when the user said ``device``.
+
+    Raises:
+        ConfigError: It does not compute there.
+    """
+    if backend != "onnx" or device in ("auto", "cpu"):
+        return "cpu" if backend == "onnx" else device
+    fix = "Leave it out, or take --backend torch."
+    raise ConfigError("--device", "must be cpu for --backend onnx", device, fix)

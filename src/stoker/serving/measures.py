@@ -62,7 +62,7 @@ class Measures:
         """
         key = (method, path, status)
         self._requests[key] = self._requests.get(key, 0) + 1
-        if path in ("/predict", "/v2/models/{name}/infer"):
+        if path == "/predict" or path.endswith("/infer"):
             self._seconds.observe(seconds)
 
     def batch(self, rows: int) -> None:

@@ -3,7 +3,8 @@
 Source: https://github.com/kserve/open-inference-protocol, ``specification/protocol/inference_rest.md``. A table's
 columns are inputs of shape ``[n]`` or ``[n, 1]``: numbers as ``FP64`` (or any other kind of number), booleans as
 ``BOOL``, categories and times as ``BYTES``, which in JSON is text; ``null`` is missing. Images are one input,
-``images``, ``UINT8``. Outputs: ``prediction``, and for classes ``probabilities``.
+``images``, ``UINT8``. Outputs: ``prediction``, and for classes ``probabilities``. A run never changes: there is one
+version of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from stoker.serving.problems import Problem
 from stoker.serving.rows import parse_json
 from stoker.serving.served import ServedModel, finite, plain_values
 
-__all__ = ["infer_response", "metadata", "parse_infer"]
+__all__ = ["VERSION", "check_name", "check_version", "infer_response", "metadata", "parse_infer"]
+
+VERSION = "1"
+"""Of a model: the one that there is."""
 
 _NUMBERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64")
 _KINDS = {"numeric": "FP64", "boolean": "BOOL"}
@@ -44,7 +48,28 @@ def metadata(model: ServedModel) -> dict[str, Any]:
     if classes:
         outputs.append({"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]})
     platform = {"torch": "pytorch_stoker", "onnx": "onnx_onnxv1"}.get(model.backend.name, model.backend.name)
-    return {"name": model.name, "platform": platform, "inputs": inputs, "outputs": outputs}
+    return {"name": model.name, "versions": [VERSION], "platform": platform, "inputs": inputs, "outputs": outputs}
+
+
+def check_name(name: str, model: ServedModel) -> None:
+    """Make sure that a name is the model's.
+
+    Raises:
+        Problem: It is another.
+    """
+    if name != model.name:
+        raise Problem(404, "unknown-model", f"model: must be {model.name!r}, got {name[:60]!r}.")
+
+
+def check_version(version: str, model: ServedModel) -> None:
+    """Make sure that a version is the model's.
+
+    Raises:
+        Problem: It is another.
+    """
+    if version != VERSION:
+        text = f"version of {model.name!r}: must be {VERSION!r}, got {version[:60]!r}. It need not be named."
+        raise Problem(404, "unknown-version", text)
 
 
 def parse_infer(body: bytes, model: ServedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,7 +118,7 @@ def infer_response(found: Predictions, request: dict[str, Any], model: ServedMod
         else:
             flat = [finite(value) for value in found.probabilities.flatten().tolist()]
             outputs[name] = {"datatype": "FP32", "shape": [n, classes], "data": flat}
-    answer: dict[str, Any] = {"model_name": model.name}
+    answer: dict[str, Any] = {"model_name": model.name, "model_version": VERSION}
     if "id" in request:
         answer["id"] = request["id"]
     return answer | {"outputs": [{"name": name, **tensor} for name, tensor in outputs.items()]}

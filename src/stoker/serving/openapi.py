@@ -90,6 +90,10 @@ def _rows(model: ServedModel) -> dict[str, Any]:
 
 def _property(column: dict[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {"type": [_TYPES.get(column["kind"], "string"), "null"]}
+    if "range" in column:
+        low, high = column["range"]
+        about["description"] = f"From {low} to {high} in training; others are taken too."
+        about["examples"] = [column["example"]]
     if "categories" in column:
         about["examples"] = column["categories"][:20]
     return about

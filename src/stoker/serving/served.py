@@ -18,7 +18,7 @@ from stoker.serving.images import ImageReader
 from stoker.serving.problems import Problem
 from stoker.serving.rows import RowReader
 
-__all__ = ["MAX_IMAGES", "MAX_ROWS", "ServedModel", "finite", "plain_values"]
+__all__ = ["MAX_IMAGES", "MAX_ROWS", "ServedModel", "answer_size", "finite", "plain_values"]
 
 MAX_ROWS, MAX_IMAGES = 10_000, 256
 _MOST_CATEGORIES = 1000  # of a column, told in /info
@@ -124,7 +124,11 @@ class ServedModel:
         return told
 
     def columns(self) -> list[dict[str, Any]]:
-        """Each column that the model takes, in the table's order: what it is, an example, what is usual for it."""
+        """Each column that the model takes, in the table's order: what it is, an example, what training saw of it.
+
+        Numbers have a ``range``, the lowest and the highest of the training rows; but not in runs made before it was
+        kept. What is ``usual`` is two standard deviations from their mean, which may lie outside of it.
+        """
         artifact = self.run.artifact
         assert artifact.schema is not None  # only tables are asked
         assert artifact.columns is not None
@@ -145,6 +149,11 @@ class ServedModel:
         if isinstance(self.reader, ImageReader):
             return []
         return [{column["name"]: column["example"] for column in self.columns()}]
+
+
+def answer_size(found: Predictions) -> int:
+    """How many bytes predictions take as JSON, or so."""
+    return len(found.outputs) * 40 * (1 + len(found.classes))
 
 
 def plain_values(found: Predictions) -> list[Any]:
@@ -172,9 +181,13 @@ def _number(column: NumericColumn, seen: Column, mean: float, std: float) -> dic
     if kind != "numeric":
         return told | {"example": seen.example or None}
     whole = seen.dtype.startswith(("Int", "UInt"))
-    low, high = mean - 2 * std, mean + 2 * std
     example = _as_number(seen.example, whole)
-    return told | {"whole": whole, "example": example, "usual": [_rounded(low, std, whole), _rounded(high, std, whole)]}
+    told |= {"whole": whole, "usual": [_rounded(mean + times * std, std, whole) for times in (-2, 2)]}
+    if column.low is None or column.high is None:
+        return told | {"example": example}
+    if example is None or not column.low <= example <= column.high:  # a row that was held back has it
+        example = _plain(column.low, whole)
+    return told | {"range": [_plain(column.low, whole), _plain(column.high, whole)], "example": example}
 
 
 def _category(column: CategoricalColumn, seen: Column) -> dict[str, Any]:
@@ -192,7 +205,11 @@ def _as_number(text: str, whole: bool) -> float | int | None:
         number = float(text)
     except ValueError:
         return None
-    return (int(number) if whole else number) if math.isfinite(number) else None
+    return _plain(number, whole) if math.isfinite(number) else None
+
+
+def _plain(number: float, whole: bool) -> float | int:
+    return int(number) if whole else number
 
 
 def _rounded(value: float, std: float, whole: bool) -> float | int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -36,22 +39,30 @@ def serve(settings: ServeSettings, *, tell: Tell, warn: Tell) -> int:
 
     Args:
         settings: How.
-        tell: Told where it listens, once it does.
+        tell: Told where it listens, once it does, and before that what takes a while.
         warn: Told of what is unwise.
 
     Returns:
         The number of the signal that stopped it.
 
     Raises:
-        MissingExtraError: FastAPI or uvicorn is not installed.
+        MissingExtraError: FastAPI or uvicorn is not installed, or what the backend needs.
         RunNotFoundError, RunError: There is no run, or it is damaged.
+        ExportError: It is to be served as ONNX, and cannot be exported.
         ConfigError: The address cannot be listened on, a setting does not fit the run, or the token is blank.
+        Terminated: SIGTERM came before it listened; what was made for it is gone.
     """
+    from stoker.exporting.place import terminable
+
     check_extra()
     token = token_of()
-    model = load_model(settings)  # before there are workers, so that what is wrong is said once
-    listening = listen(settings.host, settings.port)
-    try:
+    with ExitStack() as stack:
+        if settings.workers > 1:
+            shared = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-serve-"))
+            settings = settings.model_copy(update={"shared": Path(shared)})
+        with terminable():  # before there are workers, so that what is wrong is said once
+            model = load_model(settings, tell)
+        listening = stack.enter_context(listen(settings.host, settings.port))
         if token is None and not is_loopback(settings.host):
             warn(f"{settings.host} can be reached from elsewhere, by anyone: set {TOKEN} to ask for a token.")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -60,24 +71,28 @@ def serve(settings: ServeSettings, *, tell: Tell, warn: Tell) -> int:
         if settings.workers == 1:
             return _serve_here(settings, model, token, listening, lambda: tell(told))
         return _serve_in_workers(settings, listening, lambda: tell(told))
-    finally:
-        listening.close()
 
 
-def load_model(settings: ServeSettings) -> ServedModel:
+def load_model(settings: ServeSettings, tell: Tell) -> ServedModel:
     """Load the run, and predict once, so that what does not work shows now and the first request need not wait.
+
+    Args:
+        settings: How it is served.
+        tell: Told what takes a while.
 
     Raises:
         RunNotFoundError, RunError: There is no run, or it is damaged.
         ConfigError: The backend, the device or the model do not fit the run.
+        ExportError, MissingExtraError: The run is to be served as ONNX, and cannot be exported; or not here.
     """
     from stoker.jobs.run import Run
-    from stoker.serving.backends import open_backend
+    from stoker.serving.backends import device_of, open_backend
     from stoker.serving.images import ImageReader
     from stoker.serving.served import ServedModel
 
-    run = Run(settings.run, device=settings.device, model=settings.model)
-    model = ServedModel(run, open_backend(settings.backend, run), settings.max_rows)
+    run = Run(settings.run, device=device_of(settings.backend, settings.device), model=settings.model)
+    folder = None if settings.shared is None else settings.shared / "export"
+    model = ServedModel(run, open_backend(settings.backend, run, folder=folder, tell=tell), settings.max_rows)
     if isinstance(model.reader, ImageReader):
         import torch
 
@@ -97,12 +112,30 @@ def make_app() -> Guard:
 
     from stoker.serving.app import build_app
 
+    _end_with_parent()
     settings = ServeSettings.model_validate_json(os.environ[SETTINGS])
     try:
-        return build_app(load_model(settings), settings, token_of())
+        return build_app(load_model(settings, lambda text: _say(f"{text}\n")), settings, token_of())
     except StokerError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(f"error: {error}\n")
         raise SystemExit(STARTUP_FAILURE) from None
+
+
+def _end_with_parent() -> None:
+    """Stop when the first process is killed: it cannot say so any more, and its port would stay taken."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
 
 
 def check_extra() -> None:
@@ -213,12 +246,10 @@ def _serve_in_workers(settings: ServeSettings, listening: socket.socket, ready: 
             stopped.append(signal.SIGTERM)
             super().handle_term()
 
-    with tempfile.TemporaryDirectory(prefix="stoker-serve-") as shared:
-        settings = settings.model_copy(update={"shared": Path(shared), "run": settings.run.resolve()})
-        os.environ[SETTINGS] = settings.model_dump_json()
-        app = f"{__name__}:make_app"
-        config = _config(app, settings, factory=True, workers=settings.workers)
-        Workers(config, sockets=[listening]).run()
+    settings = settings.model_copy(update={"run": settings.run.resolve()})
+    os.environ[SETTINGS] = settings.model_dump_json()
+    config = _config(f"{__name__}:make_app", settings, factory=True, workers=settings.workers)
+    Workers(config, sockets=[listening]).run()
     if not stopped:
         raise ConfigError("--workers", "every worker must start", "one that did not", "What it said stands above.")
     return stopped[0]

@@ -28,7 +28,7 @@ class ServeSettings(Settings):
         model: The model once more, for a run with a model of your own.
         host, port: Where to listen; port 0 is any that is free.
         backend: What computes; see :func:`stoker.serving.backends.open_backend`.
-        device: Where it computes.
+        device: Where it computes; ONNX on the CPU alone.
         workers: How many processes serve.
         max_batch: The most rows to compute at once.
         max_wait_ms: How long to wait for more rows before a batch that is not full.
@@ -36,7 +36,7 @@ class ServeSettings(Settings):
         max_rows: The most rows or images of one request; by default 10,000 rows, 256 images.
         grace_s: How long to wait for what is being answered when the server is stopped.
         body_timeout_s: How long a body may take to arrive.
-        shared: Where several processes share their measures.
+        shared: Where several processes share their measures, and the model in ONNX that one of them made.
     """
 
     run: Path

@@ -11,6 +11,7 @@ from stoker.errors import ExportError
 from stoker.exporting.check import Tolerance
 from stoker.exporting.formats.base import Format, Options, Subject, failed
 from stoker.exporting.quiet import listening
+from stoker.exporting.runtime import import_onnxruntime
 
 __all__ = ["ONNX", "optimized"]
 
@@ -76,8 +77,7 @@ def _forget_places(model: Any) -> None:
 
 def optimized(path: Path) -> None:
     """Have ONNX Runtime put its optimised graph in the place of a file: for it alone, but for any CPU."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     settings.log_severity_level = 3

@@ -78,8 +78,7 @@ function field(column, place) {
     input = make("input", { id, list: `${id}-list`, placeholder: `such as ${column.example}`, autocomplete: "off" });
     extra.push(make("datalist", { id: `${id}-list` }, ...column.categories.map((name) => make("option", { value: name }))));
   } else if (column.kind === "numeric") {
-    const [low, high] = column.usual;
-    input = make("input", { id, type: "number", step: "any", placeholder: `usually ${low} to ${high}`, autocomplete: "off" });
+    input = make("input", { id, type: "number", step: "any", autocomplete: "off", ...seen(column) });
   } else {
     input = make("input", { id, placeholder: `such as ${column.example}`, autocomplete: "off" });
   }
@@ -88,6 +87,14 @@ function field(column, place) {
   const kind = { numeric: "a number", categorical: "one of a list", datetime: "a date or time", time: "a time" }[column.kind];
   label.append(" ", make("span", { class: "kind", id: `${id}-kind` }, kind));
   return make("div", { class: "field" }, label, input, ...extra);
+}
+
+// What training saw: the range exactly, cut to what fits into a field where it has many digits. Older runs do not have it.
+function seen(column) {
+  if (!column.range) return { placeholder: `usually ${column.usual.join(" to ")}` };
+  const short = (value) => (String(value).length <= 8 ? String(value) : String(Number(value.toPrecision(6))));
+  const told = (write) => [...new Set(column.range.map(write))].join(" to ");
+  return { placeholder: `seen ${told(short)}`, title: `seen in training: ${told(String)}` };
 }
 
 function dropField() {

@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --durations=20
 
-.PHONY: demo test test-quick test-latest test-chaos lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
+.PHONY: demo test test-quick test-latest test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -38,6 +38,12 @@ test-latest: $(LATEST)/.installed
 # Trainings killed at random moments and resumed, beside ones that nobody killed. CHAOS_ARGS: such as '--kills 200 --seed 7'.
 test-chaos: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.chaos.campaign $(CHAOS_ARGS)
+
+# Coverage-guided fuzzing of what reads files, FUZZ_SECONDS a target; FUZZ_TARGETS: such as 'config rows'.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.installed
+	$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(VENV)/bin/python tests/fuzz/run.py $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stoker.errors import DiskFullError
 
-__all__ = ["NO_ROOM", "naming_full_disk", "write_atomic"]
+__all__ = ["NO_ROOM", "leads_out", "naming_full_disk", "write_atomic"]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -45,6 +45,7 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
+        temporary.unlink(missing_ok=True)  # a link that somebody put there would lead what is written elsewhere
         with naming_full_disk(path):
             if callable(write):
                 write(temporary)
@@ -59,6 +60,14 @@ def write_atomic(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path in a folder is, once links are followed, outside of it."""
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stoker.errors import ConfigError, SourceFormatError, SourceNotFoundError, UnknownNameError, suggest
 
 __all__ = ["Settings", "merge", "override", "parse_arguments", "parse_assignment", "parse_settings", "read_toml"]
+
+
+TOML_BYTES = 16 << 20
+DEEPEST = 30
 
 
 class Settings(BaseModel):
@@ -119,8 +125,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     """
     name, equals, value = text.partition("=")
     path = [part.strip() for part in name.split(".")]
-    if not equals or not all(path):
-        raise ConfigError("--set", "must be name=value", repr(text), "Such as --set training.lr=0.1.")
+    if not equals or not all(path) or len(path) > DEEPEST:
+        raise ConfigError("--set", "must be name=value", repr(text[:200]), "Such as --set training.lr=0.1.")
     result = _value(value.strip())
     for part in reversed(path):
         result = {part: result}
@@ -145,8 +151,8 @@ def parse_arguments(texts: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = _nested(tomllib.loads(f"value = {text}"))
+    except (ValueError, RecursionError):  # no TOML; or a number of too many digits, or too many brackets
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -159,10 +165,36 @@ def read_toml(path: Path) -> dict[str, Any]:
         SourceFormatError: It is not TOML; the text says line and column.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+            got = os.strerror(errno.EISDIR) if path.is_dir() else "it is none"
+            raise SourceNotFoundError("--config", f"must be a file to read: {got}", str(path))
+        if path.stat().st_size > TOML_BYTES:
+            raise SourceFormatError(str(path), f"must be TOML of at most {TOML_BYTES >> 20} MB", "more")
+        return _nested(tomllib.loads(path.read_text(encoding="utf-8-sig")))  # some editors begin a file with a mark
+    except (SourceNotFoundError, SourceFormatError):
+        raise
     except FileNotFoundError:
         raise SourceNotFoundError("--config", "no such file", str(path)) from None
     except OSError as error:
         raise SourceNotFoundError("--config", f"must be a file to read: {error.strerror}", str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise SourceFormatError(str(path), "must be TOML that is not nested so deeply") from None
+    except ValueError as error:  # also bytes that are no UTF-8, a number of very many digits, a path with a null byte
         raise SourceFormatError(str(path), f"must be TOML: {error}") from None
+
+
+def _nested(parsed: dict[str, Any]) -> dict[str, Any]:
+    """What was parsed, if it is not nested more deeply than any settings are: ``a.a.a.a = 1`` may be.
+
+    Raises:
+        RecursionError: It is.
+    """
+    level: list[Any] = [parsed]
+    for _ in range(DEEPEST):
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]  # fmt: skip
+        if not level:
+            return parsed
+    raise RecursionError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,10 @@ from rich.text import Text
 
 from stoker.cli.show import console, metrics_by_split, printable
 from stoker.errors import RunNotFoundError, UnknownNameError
+from stoker.runs.record import read_metrics
 from stoker.training.progress_text import number
 from stoker.tuning.display import table, trial_line
-from stoker.tuning.storage import open_storage, sqlite_url
+from stoker.tuning.storage import naming_damage, open_storage, sqlite_url
 from stoker.tuning.study import read_plan
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def tune_summary(result: TuneResult, source: str) -> None:
     out.print()
     made = result.run or result.ensemble
     if made is not None:
-        metrics = result.run.metrics if result.run is not None else json.loads((made.path / "metrics.json").read_text())
+        metrics = result.run.metrics if result.run is not None else read_metrics(made.path / "metrics.json")
         out.print(metrics_by_split(metrics))
         out.print()
     best = result.best_trial
@@ -69,14 +69,15 @@ def show_study(folder: Path, storage: str | None, name: str | None) -> None:
     Raises:
         RunNotFoundError: There is no study.
         UnknownNameError: The storage has no study of that name.
+        RunError: The study cannot be read.
     """
     import optuna
 
     file = folder / "study.db"
-    if storage is None and not file.exists():
+    if storage is None and not file.is_file():
         fix = "Name a study's directory; with --storage URL, the study's name."
         raise RunNotFoundError("--show", "must be a study's directory", str(folder), fix)
-    with open_storage(storage or sqlite_url(file), create=False) as opened:
+    with open_storage(storage or sqlite_url(file), create=False) as opened, naming_damage(opened):
         names = [study.study_name for study in optuna.get_all_study_summaries(opened.base, include_best_trial=False)]
         wanted = name or (folder.name if folder.name in names or len(names) != 1 else names[0])
         if wanted not in names:
@@ -85,9 +86,11 @@ def show_study(folder: Path, storage: str | None, name: str | None) -> None:
         trials = study.get_trials()
         direction = study.direction.name.lower()
         total = int(read_plan(study).get("trials", len(trials)))
+        head, best = Text(f"{printable(wanted)}, to {direction}", style="bold"), table(trials, total, direction)
+        failed = [trial for trial in trials if trial.state == optuna.trial.TrialState.FAIL]
+        reasons = [Text(printable(trial_line(trial, None))) for trial in failed]
     out = console()
-    out.print(Text(f"{printable(wanted)}, to {direction}", style="bold"))
-    out.print(table(trials, total, direction))
-    for trial in trials:
-        if trial.state == optuna.trial.TrialState.FAIL:
-            out.print(Text(printable(trial_line(trial, None))), soft_wrap=True)
+    out.print(head)
+    out.print(best)
+    for line in reasons:
+        out.print(line, soft_wrap=True)

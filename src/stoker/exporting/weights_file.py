@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stoker.errors import SourceFormatError, SourceNotFoundError
 from stoker.exporting.quiet import listening
+from stoker.tensors import BadTensorsError, read_tensors
 
 __all__ = ["read_weights"]
 
@@ -90,9 +90,8 @@ def read_weights(path: Path, *, largest: int) -> dict[str, Tensor]:
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
+        return read_tensors(path)[1]
+    except (BadTensorsError, OSError) as error:
         raise SourceFormatError(str(path), f"must be a safetensors file ({error})") from None
 
 

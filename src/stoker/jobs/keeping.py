@@ -12,7 +12,7 @@ from typing import Any, Literal
 from stoker.data.dataset import Provenance
 from stoker.errors import DataError, RunError, RunNotFoundError, StokerError
 from stoker.jobs.config import FitConfig
-from stoker.runs.files import CHECKPOINTS, JOB, read_json, write_json
+from stoker.runs.files import CHECKPOINTS, JOB, read_json, refuse_links_out, write_json
 from stoker.runs.record import SourceRecord
 from stoker.settings import Settings, parse_settings
 from stoker.training.checkpoints.files import checkpoint_paths, remove_checkpoints
@@ -82,7 +82,8 @@ def read_job(run: Path) -> Job:
         fix = "Train with --checkpoint-every 1epoch to keep them when a run is finished."
         raise RunError(str(run), "must have its checkpoints to go on", "none", fix)
     try:
-        return parse_settings(Job, read_json(run / JOB), "job")
+        refuse_links_out(run)
+        return parse_settings(Job, read_json(run / JOB, run), "job")
     except RunError:
         raise
     except StokerError as error:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stoker.models.inputs import ImageSpec, hidden_layers
-from stoker.models.layers import ACTIVATIONS, Activation
+from stoker.models.layers import ACTIVATIONS, MOST_LAYERS, Activation
 from stoker.settings import Settings
 
 __all__ = ["CNN", "CNNConfig"]
@@ -26,8 +26,8 @@ class CNNConfig(Settings):
     """
 
     name: Literal["cnn"] = "cnn"
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(16, 32), min_length=1)
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(16, 32), min_length=1, max_length=MOST_LAYERS)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_LAYERS)] = (128,)
     activation: Activation = "relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stoker.errors import ConfigError, UnknownNameError
 
-__all__ = ["ACTIVATIONS", "NORMS", "Activation", "BatchNorm", "Dense", "Norm", "ResidualBlock"]
+__all__ = ["ACTIVATIONS", "MOST_LAYERS", "NORMS", "Activation", "BatchNorm", "Dense", "Norm", "ResidualBlock"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -32,6 +32,9 @@ Activation = Literal[
 ActivationSpec: TypeAlias = str | Callable[[], nn.Module]
 
 Norm = Literal["none", "batch", "layer"]
+
+MOST_LAYERS = 1000
+"""Of a network built from settings, which may be a file's: a layer takes some kilobytes even without weights."""
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stoker.errors import ConfigError
 from stoker.models.inputs import ImageSpec, TableInput, TableSpec, hidden_layers
-from stoker.models.layers import Activation, Norm
+from stoker.models.layers import MOST_LAYERS, Activation, Norm
 from stoker.models.numeric import NumericSettings
 
 __all__ = ["ImageMLP", "MLPConfig", "TableMLP"]
@@ -26,7 +26,7 @@ class MLPConfig(NumericSettings):
     """
 
     name: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_LAYERS)] = (128, 64)
     activation: Activation = "relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm: Norm = "none"

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stoker.models.inputs import TableInput, TableSpec
-from stoker.models.layers import Activation, Norm, ResidualBlock, activations, norms
+from stoker.models.layers import MOST_LAYERS, Activation, Norm, ResidualBlock, activations, norms
 from stoker.models.numeric import NumericSettings
 
 __all__ = ["ResNet", "ResNetConfig"]
@@ -31,7 +31,7 @@ class ResNetConfig(NumericSettings):
 
     name: Literal["resnet"] = "resnet"
     width: Annotated[int, Field(ge=1)] = 192
-    blocks: Annotated[int, Field(ge=1)] = 2
+    blocks: Annotated[int, Field(ge=1, le=MOST_LAYERS)] = 2
     hidden: Annotated[int, Field(ge=1)] = 384
     activation: Activation = "relu"
     norm: Norm = "batch"

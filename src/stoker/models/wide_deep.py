@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stoker.data.schema import Schema
 from stoker.errors import ConfigError, UnknownNameError
 from stoker.models.inputs import TableInput, TableSpec, hidden_layers
-from stoker.models.layers import ACTIVATIONS, Activation
+from stoker.models.layers import ACTIVATIONS, MOST_LAYERS, Activation
 from stoker.settings import Settings
 
 __all__ = ["TableWideAndDeep", "WideAndDeep", "WideDeepConfig", "check_columns"]
@@ -43,7 +43,7 @@ class WideDeepConfig(Settings):
     name: Literal["wide-deep"] = "wide-deep"
     wide: ColumnNames = "all"
     deep: ColumnNames = "all"
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (128, 64)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=MOST_LAYERS)] = (128, 64)
     activation: Activation = "relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     aux_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0

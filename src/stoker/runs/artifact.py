@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stoker.data.columns import Columns
@@ -21,8 +20,9 @@ from stoker.models.assembly import Assembly, Head, Rescale
 from stoker.models.inputs import ImageSpec, InputSpec, TableSpec
 from stoker.models.own import OwnModel, OwnModelConfig
 from stoker.models.registry import ModelConfig, build_model, model_config
-from stoker.runs.files import write_atomic
+from stoker.runs.files import refuse_link_out, write_atomic
 from stoker.settings import Settings, parse_settings
+from stoker.tensors import BadTensorsError, read_tensors
 
 __all__ = ["Artifact", "Recipe", "build_assembly", "load_artifact", "save_weights"]
 
@@ -216,12 +216,12 @@ def _promises(
 def _load_weights(model: nn.Module, path: Path, config: ModelConfig) -> None:
     if not path.is_file():
         raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.")
+    refuse_link_out(path, path.parent)
     try:
-        path.open("rb").close()  # safetensors takes every file that it cannot open for one that is not there
-        state = load_file(path)
+        _, state = read_tensors(path)
     except PermissionError:
         raise RunError(str(path), "must be readable", "Permission denied", "Look at its permissions.") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (BadTensorsError, OSError) as error:
         raise RunError(str(path), f"must be a safetensors file ({error})", "", "Copy the run again.") from None
     own = isinstance(config, OwnModelConfig)
     wanted = model.state_dict()

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stoker.atomic import NO_ROOM, naming_full_disk, write_atomic
+from stoker.atomic import NO_ROOM, leads_out, naming_full_disk, write_atomic
 from stoker.errors import ConfigError, DiskFullError, RunError, RunExistsError, StokerError
 
 __all__ = [
@@ -24,12 +25,15 @@ __all__ = [
     "read_json",
     "read_text",
     "refuse_bad_path",
+    "refuse_link_out",
+    "refuse_links_out",
     "require_room",
     "write_atomic",
     "write_json",
 ]
 
 TEXT_BYTES = 256 << 20  # vocabularies can be long, but not longer than this
+VALUES = 4_000_000  # in a text file: each takes up to 250 bytes in memory, be it two bytes long
 CHECKPOINTS = "checkpoints"  # the folder of what going on needs
 JOB = f"{CHECKPOINTS}/job.json"  # how the training was begun; without config.json beside it, it has not ended
 RUN_FILES = ("model.safetensors", "metrics.json", "history.csv", "README.md", "config.json")
@@ -136,8 +140,12 @@ def _naming_bad_path(path: str | Path) -> Iterator[None]:
 
 
 def _short(name: str) -> str:
-    """A name of at most 100 bytes, which leaves room for the time within the 255 that file systems allow."""
-    return name.encode()[:100].decode(errors="ignore")
+    """A name of at most 100 bytes, which leaves room for the time within the 255 that file systems allow.
+
+    The name may come from a run's own files: nothing in it leads to another folder.
+    """
+    plain = re.sub(r"[\x00-\x1f/\\\\]+", "-", name).strip(".-") or "run"
+    return plain.encode(errors="replace")[:100].decode(errors="ignore")
 
 
 def _remove_run(path: Path) -> None:
@@ -180,19 +188,51 @@ def _finite(data: Any) -> Any:
     return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
-def read_text(path: Path) -> str:
-    """Read a text file of a run, which may come from anyone.
+def refuse_link_out(path: Path, folder: Path) -> None:
+    """Make sure that a file or folder of a run is in it: a run from elsewhere must not reach for other files.
 
     Raises:
-        RunError: It is missing, no file, too large, not UTF-8, or may not be read.
+        RunError: It is a link that leads out of ``folder``.
+    """
+    if leads_out(path, folder):
+        fix = "Put a copy in its place, if you know what it leads to."
+        raise RunError(str(path), "must be in the run", "a link out of it", fix)
+
+
+def refuse_links_out(run: Path) -> None:
+    """Make sure, before a run is written to, that nothing which Stoker writes there is elsewhere.
+
+    Raises:
+        RunError: One of its files or folders is a link that leads out of it.
+    """
+    for name in (*RUN_FILES, "figures", "tensorboard", CHECKPOINTS):
+        refuse_link_out(run / name, run)
+        if (run / name).is_dir():
+            for path in sorted((run / name).iterdir()):
+                refuse_link_out(path, run)
+
+
+def read_text(path: Path, run: Path | None = None) -> str:
+    """Read a text file of a run, which may come from anyone.
+
+    Args:
+        path: The file.
+        run: The run's directory; by default the file's.
+
+    Raises:
+        RunError: It is missing, no file, too large, not UTF-8, a link out of the run, or may not be read.
     """
     try:
+        refuse_link_out(path, run or path.parent)
         if path.exists() and not path.is_file():
             raise RunError(str(path), "must be a file", "something else", "Copy the run again, whole.")
         size = path.stat().st_size
         if size > TEXT_BYTES:
             raise RunError(str(path), f"must not be larger than {TEXT_BYTES >> 20} MB", f"{size >> 20} MB")
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        if sum(map(text.count, ",:[{\n")) > VALUES:
+            raise RunError(str(path), f"must not have more than {VALUES:,} values", "more")
+        return text
     except FileNotFoundError:
         raise RunError(str(path), "is missing from the run", "", "Copy the run again, whole.") from None
     except OSError as error:
@@ -201,13 +241,13 @@ def read_text(path: Path) -> str:
         raise RunError(str(path), f"must be UTF-8 text: {error}", "", "The file is damaged; copy it again.") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that may come from anyone.
+def read_json(path: Path, run: Path | None = None) -> dict[str, Any]:
+    """Read a JSON object that may come from anyone; see :func:`read_text`.
 
     Raises:
         RunError: It is missing, too large, not JSON, or not an object.
     """
-    text = read_text(path)
+    text = read_text(path, run)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -32,6 +32,7 @@ Tensors = dict[str, Tensor]
 _LARGEST = float(np.finfo(np.float64).max)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_FURTHER = 1000
+_MOST_PARTS = 1_000_000
 
 
 def parse_json(body: bytes) -> Any:
@@ -43,6 +44,9 @@ def parse_json(body: bytes) -> Any:
     fix = 'Send a list of objects, a row each: [{"age": 41, "city": "Bern"}].'
     if not body.strip():
         raise Problem(422, "empty-body", f"body: must not be empty, got nothing. {fix}")
+    if body.count(b"[") + body.count(b"{") > _MOST_PARTS:  # two bytes each, and up to 250 in memory
+        rule = f"body: must be of at most {_MOST_PARTS:,} lists and objects"
+        raise Problem(413, "too-many-rows", f"{rule}, got more. Send the rows in several requests.")
     try:
         return json.loads(body)
     except RecursionError:

@@ -14,6 +14,7 @@ from stoker.data.dataset import Task
 from stoker.data.trees import call_model
 from stoker.errors import ConfigError, RunNotFoundError
 from stoker.jobs.run import Predictions, Run
+from stoker.runs.files import refuse_link_out
 
 __all__ = ["Averaged", "Ensemble"]
 
@@ -60,6 +61,7 @@ class Ensemble:
 
     Raises:
         RunNotFoundError: There is no run in it.
+        RunError: One is damaged, or a link out of the directory.
         ConfigError: They are of different tasks.
     """
 
@@ -68,6 +70,8 @@ class Ensemble:
         folders = sorted(folder.parent for folder in self.path.glob("*/config.json"))
         if not folders:
             raise RunNotFoundError("ensemble", "must be a directory with runs in it", str(path))
+        for folder in folders:
+            refuse_link_out(folder, self.path)
         self.runs = [Run(folder, **settings) for folder in folders]
         tasks = {(run.task, run.classes) for run in self.runs}
         if len(tasks) > 1:

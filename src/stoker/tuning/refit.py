@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from stoker.jobs.prepare import encode, job_criterion, trained_part
 from stoker.jobs.run import Run
 from stoker.models.own import named_anew
 from stoker.randomness import derive_seed
-from stoker.runs.files import read_text, write_atomic, write_json
+from stoker.runs.files import read_json, read_text, write_atomic, write_json
 from stoker.settings import merge
 from stoker.training.callbacks import Callback
 from stoker.training.history import Row
@@ -134,10 +135,11 @@ def _refuse_others(path: Path, about: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     file = path / "study.json"
-    found = json.loads(read_text(file)) if file.is_file() else {}
+    found = read_json(file) if os.path.lexists(file) else {}
     ours = json.loads(json.dumps(about))
     same = [found.get(name) == ours[name] for name in ("study", "about")]
-    if not all(same) or found.get("best", {}).get("params") != ours["best"]["params"]:
+    best = found.get("best")
+    if not all(same) or not isinstance(best, dict) or best.get("params") != ours["best"]["params"]:
         fix = "Choose another --out, or move it away."
         raise RunExistsError("refit", "must be of this study, or not exist yet", str(path), fix)
 

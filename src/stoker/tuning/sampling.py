@@ -30,7 +30,9 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 def _cmaes(seed: int) -> BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed)
+    from stoker.tuning.cmaes_state import PlainCmaEsSampler
+
+    return PlainCmaEsSampler(seed=seed)
 
 
 def _gp(seed: int) -> BaseSampler:

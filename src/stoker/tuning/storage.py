@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import optuna
 import sqlalchemy
 
-from stoker.errors import ConfigError, MissingExtraError, SourceNotFoundError, TrainingError
+from stoker.errors import ConfigError, MissingExtraError, RunError, SourceNotFoundError, StokerError, TrainingError
 from stoker.tuning.locks import FileLocks, Locks, PostgresLocks
 
-__all__ = ["LOST", "Storage", "naming_lost", "open_storage", "patiently", "sqlite_url"]
+__all__ = ["LOST", "Storage", "naming_damage", "naming_lost", "open_storage", "patiently", "sqlite_url"]
 
 LOST = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 """What is raised where a database is away."""
@@ -111,7 +111,7 @@ def open_storage(url: str, *, create: bool = True) -> Storage:
         with locks.only_one("tables"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             base = optuna.storages.RDBStorage(url, engine_kwargs=settings)
-    except (OSError, RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except (OSError, RuntimeError, ValueError, *LOST) as error:  # ValueError: text that is no UTF-8
         cause: BaseException = error
         while isinstance(cause, optuna.exceptions.StorageInternalError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -153,6 +153,19 @@ def patiently(call: Callable[[], Result], *, seconds: float = RETRY_SECONDS, pau
             if time.monotonic() > until:
                 raise
             time.sleep(pause)
+
+
+@contextmanager
+def naming_damage(storage: Storage) -> Iterator[None]:
+    """Turn what reading a damaged study raises, or one that is no study, into :class:`stoker.errors.RunError`."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, *LOST) as error:
+        if isinstance(error, StokerError):
+            raise
+        got = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200].rstrip(".")
+        rule = "must hold a study that can be read"
+        raise RunError(f"--storage {storage.shown}", rule, got, "Is it damaged, or another's?") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from stoker.errors import ConfigError, InputTypeError, RunExistsError, TrainingE
 from stoker.jobs.config import build_config, raw_settings
 from stoker.jobs.run import Run
 from stoker.metrics.registry import direction as metric_direction
-from stoker.runs.files import read_text, write_json
+from stoker.runs.files import read_json, write_json
 from stoker.settings import read_toml
 from stoker.training.progress import ProgressMode
 from stoker.tuning.display import best_of, shown
@@ -35,7 +36,7 @@ from stoker.tuning.refit import refit_path
 from stoker.tuning.sampling import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from stoker.tuning.settings import check_space, default_space, placed
 from stoker.tuning.space import Space, parse_space
-from stoker.tuning.storage import Storage, open_storage, patiently, sqlite_url
+from stoker.tuning.storage import Storage, naming_damage, open_storage, patiently, sqlite_url
 from stoker.tuning.study import REASON, Direction, Plan, open_study
 from stoker.tuning.worker import Ending
 
@@ -202,7 +203,8 @@ def tune(
     with _quiet(), open_storage(url) as opened:
         plan = Plan(name, question.direction, trials, question.about, {"sampler": sampler, "metric": asked.name})
         points = make_sampler(sampler, question.seed, question.space)
-        study, plan = open_study(opened, plan, points, make_pruner(pruner or "median"), more=more)
+        with naming_damage(opened):
+            study, plan = open_study(opened, plan, points, make_pruner(pruner or "median"), more=more)
         total = min(plan.trials, getattr(points, "size", plan.trials))
         if not isinstance(question.objective, OwnObjective):
             question.objective.trials, question.objective.folder = total, folder / "trials"
@@ -443,7 +445,7 @@ def _quiet() -> Iterator[None]:
 def _refuse_another_study(folder: Path, ours: dict[str, Any]) -> None:
     """Raise RunExistsError where a directory is another study's, by what is said of ours."""
     file = folder / "study.json"
-    found = json.loads(read_text(file)) if file.is_file() else ours
+    found = read_json(file) if os.path.lexists(file) else ours
     if {name: found.get(name) for name in ours} != json.loads(json.dumps(ours)):
         fix = "Choose another --out: Stoker overwrites nothing."
         raise RunExistsError("--out", f"must be the directory of the study {ours['study']!r}", str(folder), fix)

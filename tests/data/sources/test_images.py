@@ -166,10 +166,10 @@ def test_nothing_left_to_test_on(tmp_path: Path) -> None:
 
 
 def test_files_that_go_while_they_are_read(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, _: str) -> bytes:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(SourceFormatError, match=r"cat/1\.png: must be a readable image, got No such file or directory"):
         load_image_folder(pets)
 

@@ -66,12 +66,14 @@ def parse_delimited(data: bytes, where: str, separator: str | None = None) -> pl
     if data.endswith((b"\n\n", b"\n\r\n")):
         data = data.rstrip(b"\r\n")
     separator = separator or detect_separator(data)
+    if not data:  # nothing but a byte order mark and ends of lines
+        raise _empty(where)
     names = _header(data, where, separator, first)
     if not _is_regular(data, separator, len(names)):
         data = _regularise(data, where, separator, first, len(names))
     frame = _read(data, where, separator)
     if _has_codes(data, separator):
-        frame = _with_codes_as_text(frame, data, separator)
+        frame = _with_codes__as_text(frame, data, separator)
     if frame.is_empty():
         raise SourceFormatError(
             where, "must have rows under its header", "none", "Check that it was written to the end."
@@ -87,9 +89,7 @@ def check_utf8(data: bytes, where: str) -> None:
         SourceFormatError: They are not; the text names the first byte that is wrong, and its line.
     """
     if not data or (not data[:1024].strip() and not data.strip()):
-        raise SourceFormatError(
-            where, "must not be empty", "a file without text", "Check that it was written to the end."
-        )
+        raise _empty(where)
     for magic, name in _OTHER_FORMATS.items():
         if data.startswith(magic):
             raise SourceFormatError(where, "must be text", name, "Give the file the suffix of its format.")
@@ -106,6 +106,10 @@ def check_utf8(data: bytes, where: str) -> None:
             line = data.count(b"\n", 0, offset) + 1
             got = f"the byte 0x{data[offset]:02x} at offset {offset}, in line {line}"
             raise SourceFormatError(where, "must be UTF-8 text", got, _recode("latin1")) from None
+
+
+def _empty(where: str) -> SourceFormatError:
+    return SourceFormatError(where, "must not be empty", "a file without text", "Check that it was written to the end.")
 
 
 def detect_separator(data: bytes) -> str:
@@ -226,15 +230,21 @@ def _regularise(data: bytes, where: str, separator: str, first: int, width: int)
 
 def _read(data: bytes, where: str, separator: str) -> pl.DataFrame:
     missing = list(MISSING)
+    data = _as_text(data)
     try:
         return pl.read_csv(data, separator=separator, null_values=missing, infer_schema_length=_ROWS_TO_INFER)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         pass  # a later value did not fit the type of the first rows: take all as text, and let all values decide
     try:
         return pl.read_csv(data, separator=separator, null_values=missing, infer_schema=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).splitlines()[0]
         raise SourceFormatError(where, "must be delimited text", reason, "Check how it was written.") from None
+
+
+def _as_text(data: bytes) -> bytes:
+    """UTF-8 text as polars takes it for text: what begins like zlib, as ``x^2,y`` does, it would unpack."""
+    return codecs.BOM_UTF8 + data if data.startswith(b"x") else data
 
 
 def _has_codes(data: bytes, separator: str) -> bool:
@@ -250,12 +260,13 @@ def _has_codes(data: bytes, separator: str) -> bool:
     return False
 
 
-def _with_codes_as_text(frame: pl.DataFrame, data: bytes, separator: str) -> pl.DataFrame:
+def _with_codes__as_text(frame: pl.DataFrame, data: bytes, separator: str) -> pl.DataFrame:
     """Take back as text the columns that polars took for integers though their digits have zeros before them."""
     places = [place for place, column in enumerate(frame) if column.dtype.is_integer()]
     if not places:
         return frame
-    text = pl.read_csv(data, separator=separator, null_values=list(MISSING), infer_schema=False, columns=places)
+    missing = list(MISSING)
+    text = pl.read_csv(_as_text(data), separator=separator, null_values=missing, infer_schema=False, columns=places)
     columns = frame.get_columns()
     for place, column in zip(places, text, strict=True):
         if column.alias("").str.contains(CODE).any():

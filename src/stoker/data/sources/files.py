@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from stoker.data.dataset import Provenance, Table
 from stoker.data.sources.delimited import parse_delimited
 from stoker.data.sources.fingerprint import fingerprint_file
 from stoker.data.sources.jsonlines import parse_json_lines
+from stoker.data.sources.limits import LEAST_BYTES, read_whole, unpacked
 from stoker.data.sources.tidy import nans_to_nulls
 from stoker.errors import SchemaError, SourceFormatError, SourceNotFoundError
 
@@ -32,6 +35,7 @@ def _parse_tsv(data: bytes, where: str) -> pl.DataFrame:
 
 def _parse_parquet(data: bytes, where: str) -> pl.DataFrame:
     with _binary_errors(where, "Parquet"):
+        _check_cells(pl.scan_parquet(io.BytesIO(data)), len(data), where)
         return nans_to_nulls(pl.read_parquet(io.BytesIO(data)))
 
 
@@ -40,8 +44,24 @@ def _parse_arrow(data: bytes, where: str) -> pl.DataFrame:
         fix = "Write it again as version 2, which is Arrow: pyarrow.feather.write_feather(table, path)."
         raise SourceFormatError(where, "must be an Arrow file", "Feather version 1", fix)
     with _binary_errors(where, "Arrow"):
-        read = pl.read_ipc if data.startswith(b"ARROW1") else pl.read_ipc_stream
-        return nans_to_nulls(read(io.BytesIO(data)))
+        if data.startswith(b"ARROW1"):
+            _check_cells(pl.scan_ipc(io.BytesIO(data)), len(data), where)
+            return nans_to_nulls(pl.read_ipc(io.BytesIO(data)))
+        return nans_to_nulls(pl.read_ipc_stream(io.BytesIO(data)))
+
+
+def _check_cells(frame: pl.LazyFrame, size: int, where: str) -> None:
+    """Make sure, by what a file says of itself, that its table is not out of all proportion to the file.
+
+    Raises:
+        SourceFormatError: It has many times more cells than the file has bytes.
+    """
+    rows, columns = int(frame.select(pl.len()).collect().item()), len(frame.collect_schema())
+    most = max(LEAST_BYTES, CELLS_A_BYTE * 8 * size)
+    if 8 * rows * columns > most:
+        got = f"{rows:,} rows of {columns:,} columns in a file of {size:,} bytes"
+        rule = f"must not have more than {most // 8:,} cells, {CELLS_A_BYTE} for each byte"
+        raise SourceFormatError(where, rule, got, "Write it again as CSV if it is meant.")
 
 
 _TEXT: dict[str, Parser] = {
@@ -57,6 +77,7 @@ _BINARY: dict[str, Parser] = {
     ".ipc": _parse_arrow,
 }
 _PACKED = (".gz", ".zip")
+CELLS_A_BYTE = 125  # of Parquet and Arrow, whose cells take eight bytes or so
 TABLE_SUFFIXES = (*_TEXT, *_BINARY)
 """The suffixes of table files; those of text may be followed by ``.gz`` or ``.zip``."""
 
@@ -94,6 +115,7 @@ def read_table(path: Path) -> Table:
         SourceNotFoundError: There is no file, or it may not be read.
         SourceFormatError: Its suffix is not known, or it is empty, truncated, ragged or of another format.
         SchemaError: Two columns have the same name.
+        DataError: It is larger than the machine's memory.
     """
     where = str(path)
     suffix = table_suffix(path.name)
@@ -101,7 +123,7 @@ def read_table(path: Path) -> Table:
         known = f"Known: {', '.join(TABLE_SUFFIXES)}, and the first four followed by .gz or in a .zip."
         raise SourceFormatError(where, "a table file has a known suffix", path.suffix or "none", f"Rename it. {known}")
     with open_checked(path) as file:
-        data = file.read()
+        data = read_whole(file, where)
     if not data:
         raise SourceFormatError(
             where, "must not be empty", "a file of 0 bytes", "Check that it was written to the end."
@@ -124,10 +146,12 @@ def open_checked(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file to read its bytes, with Stoker's own errors for what may be wrong with its path.
 
     Raises:
-        SourceNotFoundError: There is no such file, it is a directory, or it may not be read.
+        SourceNotFoundError: There is no such file, it is a directory or no file to read to its end, or it may not be
+            read.
     """
     try:
-        file = path.open("rb")
+        mode = path.stat().st_mode
+        file = path.open("rb") if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else None
     except (FileNotFoundError, NotADirectoryError):
         raise SourceNotFoundError(str(path), "must be a file", "no such file", "Check the spelling.") from None
     except IsADirectoryError:
@@ -136,6 +160,9 @@ def open_checked(path: Path) -> Iterator[io.BufferedReader]:
         raise SourceNotFoundError(
             str(path), "must be readable", "permission denied", f"Run: chmod u+r {path}"
         ) from None
+    if file is None:  # a pipe would be waited for, a device has no end
+        got = "a pipe" if stat.S_ISFIFO(mode) else "a device or the like"
+        raise SourceNotFoundError(str(path), "must be a file", got, "Write its contents to a file first.")
     with file:
         yield file
 
@@ -144,10 +171,11 @@ def gunzip(data: bytes, where: str) -> bytes:
     """Unpack gzip.
 
     Raises:
-        SourceFormatError: It is truncated, damaged, or not gzip.
+        SourceFormatError: It is truncated, damaged, not gzip, or would become out of all proportion.
     """
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            return unpacked(file, len(data), where)
     except EOFError:
         raise SourceFormatError(where, "must be whole", "a truncated gzip file", "Copy or download it again.") from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -166,8 +194,12 @@ def _unzip(data: bytes, where: str) -> tuple[bytes, str, str]:
                 got = ", ".join((tables or members)[:5]) or "an empty archive"
                 rule = f"a zip archive must hold exactly one file of {', '.join(_TEXT)}"
                 raise SourceFormatError(where, rule, got, "Unpack it and name the file.")
-            return archive.read(tables[0]), PurePath(tables[0]).suffix.lower(), f"{where}, {tables[0]}"
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            with archive.open(tables[0]) as file:
+                text = unpacked(file, len(data), where)
+            return text, PurePath(tables[0]).suffix.lower(), f"{where}, {tables[0]}"
+    except SourceFormatError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise SourceFormatError(
             where, "must be a zip archive, as its name says", error, "Copy or download it again."
         ) from None
@@ -184,7 +216,9 @@ def _binary_errors(where: str, name: str) -> Iterator[None]:
         yield
     except pl.exceptions.DuplicateError as error:
         raise SchemaError(where, "column names must be unique", error, "Rename or drop the duplicates.") from None
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except SourceFormatError:
+        raise
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         fix = f"Check that it was written to the end, and that it is {name}, with unique column names."
         raise SourceFormatError(where, f"must be a readable {name} file", reason, fix) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from stoker.data.dataset import ImageSet, Provenance
 from stoker.data.sources.files import open_checked, short_name
 from stoker.data.sources.fingerprint import digest_file, fingerprint_files
+from stoker.data.sources.limits import GROWTH, LEAST_BYTES, too_large
 from stoker.errors import DataError, SourceFormatError, SourceNotFoundError
 
 __all__ = ["IDX_FILES", "is_idx_folder", "load_idx_files", "load_idx_folder", "parse_idx", "read_idx"]
@@ -57,8 +59,8 @@ def parse_idx(data: bytes, where: str = "IDX data") -> NDArray[Any]:
 def read_idx(path: Path) -> NDArray[Any]:
     """Read an IDX file, in gzip if its first bytes say so.
 
-    Memory is bounded by what the file really holds, not by what its header claims, and no more is unpacked than the
-    header states.
+    Memory is bounded by what the file really holds, not by what its header claims; no more is unpacked than the header
+    states, nor out of all proportion to the file.
 
     Args:
         path: The file.
@@ -74,7 +76,9 @@ def read_idx(path: Path) -> NDArray[Any]:
     with open_checked(path) as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
         try:
-            return _parse(gzip.GzipFile(fileobj=file) if packed else file, where)
+            size = os.fstat(file.fileno()).st_size
+            most = max(LEAST_BYTES, GROWTH * size) if packed else size
+            return _parse(gzip.GzipFile(fileobj=file) if packed else file, where, most)
         except EOFError:
             raise SourceFormatError(where, "must be whole", "a truncated gzip file", _FIX) from None
         except (gzip.BadGzipFile, zlib.error) as error:
@@ -100,9 +104,9 @@ def load_idx_files(
         SourceFormatError: A file is damaged.
         DataError: Images and labels do not belong together.
     """
-    fingerprint = fingerprint_files({key: digest_file(path) for key, path in files.items()})
     train_images, train_labels = _read_pair(files[IDX_FILES[0]], files[IDX_FILES[1]])
     test_pair = _read_pair(files[IDX_FILES[2]], files[IDX_FILES[3]]) if IDX_FILES[2] in files else None
+    fingerprint = fingerprint_files({key: digest_file(path) for key, path in files.items()})  # of files that are sound
     highest = max(int(labels.max()) for labels in (train_labels, *(test_pair or ())[1:]))
     names = classes or tuple(str(label) for label in range(highest + 1))
     if highest >= len(names):
@@ -165,7 +169,7 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8],
     return images[:, None], labels.astype(np.int64)
 
 
-def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str) -> NDArray[Any]:
+def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str, most: int | None = None) -> NDArray[Any]:
     magic = _read_up_to(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in _DTYPES or not 1 <= magic[3] <= _MAX_DIMS:
         got = f"0x{magic.hex()}" if magic else "nothing"
@@ -176,7 +180,9 @@ def _parse(stream: gzip.GzipFile | io.BufferedIOBase, where: str) -> NDArray[Any
     shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4"))
     dtype = np.dtype(_DTYPES[magic[2]])
     expected = math.prod(shape) * dtype.itemsize
-    values = _read_up_to(stream, expected + 1)
+    values = _read_up_to(stream, expected + 1 if most is None else min(expected, most) + 1)
+    if most is not None and len(values) > most:
+        raise too_large(most, where)
     if len(values) != expected:
         got = f"{len(values)}" if len(values) < expected else "more"
         raise SourceFormatError(where, f"must hold {expected} bytes of values, as its header {shape} says", got, _FIX)

@@ -19,6 +19,7 @@ from stoker.data.dataset import ImageSet, Provenance
 from stoker.data.sources.files import open_checked, short_name
 from stoker.data.sources.fingerprint import fingerprint_files
 from stoker.data.sources.folders import ImageFile, Layout, find_images
+from stoker.data.sources.limits import physical_memory, read_whole
 from stoker.data.sources.pixels import BadImageError, ImageInfo, decode, probe
 from stoker.errors import ConfigError, DataError, SourceFormatError
 
@@ -93,7 +94,7 @@ def load_image_file(path: Path, *, image_shape: Shape | None = None) -> ImageSet
     """
     check_shape(image_shape)
     with open_checked(path) as file:
-        data = file.read()
+        data = read_whole(file, str(path))
     try:
         if image_shape is None:
             info = probe(path)
@@ -154,12 +155,15 @@ def _check_left(root: Path, layout: Layout, train: _Images, test: _Images | None
 
 
 def _read(root: Path, files: Sequence[ImageFile], shape: Shape, *, skip_bad: bool) -> _Images:
-    check_memory(root, len(files), shape, _physical_memory())
+    check_memory(root, len(files), shape, physical_memory())
     images = np.empty((len(files), *shape), dtype=np.uint8)
 
     def decode_into(place: int, file: ImageFile) -> str:
         try:
-            data = file.path.read_bytes()
+            with file.path.open("rb") as opened:
+                data = read_whole(opened, file.name)
+        except DataError as error:
+            raise BadImageError(f"{error.rule}, got {error.got}") from None
         except OSError as error:
             raise BadImageError(error.strerror or str(error)) from None
         images[place] = decode(data, *shape)
@@ -235,10 +239,3 @@ def check_memory(root: Path, count: int, shape: Shape, available: int | None) ->
         got = f"{needed / 2**30:.1f} GiB for {count} images of {channels} × {height} × {width}"
         fix = "Choose a smaller size: image_shape=(3, 128, 128)."
         raise DataError(str(root), f"images must fit into memory ({available / 2**30:.1f} GiB)", got, fix)
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return None

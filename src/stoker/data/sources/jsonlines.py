@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
 
 from stoker.data.sources.delimited import check_utf8
+from stoker.data.sources.limits import GROWTH, LEAST_BYTES
 from stoker.data.sources.tidy import nans_to_nulls, narrow_times
 from stoker.errors import SourceFormatError
 
@@ -32,6 +35,7 @@ def parse_json_lines(data: bytes, where: str) -> pl.DataFrame:
     """
     check_utf8(data, where)
     data = data.removeprefix(b"\xef\xbb\xbf")
+    _check_names(data, where)
     frame = _fast(data)
     return narrow_times(nans_to_nulls(_exact(data, where) if frame is None else frame))
 
@@ -43,8 +47,38 @@ def _fast(data: bytes) -> pl.DataFrame | None:
         return None
     try:
         return pl.read_ndjson(data, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, RuntimeError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, RuntimeError):
         return None
+
+
+def _check_names(data: bytes, where: str) -> None:
+    """Make sure, before a table is made, that there are not a new name in each of very many lines."""
+    rows = data.count(b"\n") + 1
+    if data.lstrip()[:1] != b"{" or rows * data.count(b":") * _CELL_BYTES <= LEAST_BYTES:  # each name has a colon
+        return
+    with suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException, RuntimeError):  # the exact reader tells
+        looked_at = 0
+        while looked_at < rows:  # more lines each time, for it takes polars long to look at very many names
+            looked_at = max(1000, 4 * looked_at)
+            schema = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=looked_at).collect_schema()
+            _check_cells(rows * _leaves(schema), len(data), where)
+
+
+def _leaves(names: Mapping[str, Any]) -> int:
+    """How many columns there are, those of nested objects among them."""
+    return sum(_leaves(kind.to_schema()) if isinstance(kind, pl.Struct) else 1 for kind in names.values())
+
+
+def _check_cells(cells: int, size: int, where: str) -> None:
+    """Make sure that a table is not out of all proportion to its text, as where each line has another name in it.
+
+    Raises:
+        SourceFormatError: It is.
+    """
+    most = max(LEAST_BYTES, GROWTH * size) // _CELL_BYTES
+    if cells > most:
+        rule = f"must not have more than {most:,} cells: lines times names"
+        raise SourceFormatError(where, rule, f"{cells:,}", "Have the same names in each line.")
 
 
 def _exact(data: bytes, where: str) -> pl.DataFrame:
@@ -56,10 +90,9 @@ def _exact(data: bytes, where: str) -> pl.DataFrame:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise SourceFormatError(
-                f"{where}, line {number}", "must be a JSON object", f"bad JSON ({error})", _FIX
-            ) from None
+        except (ValueError, RecursionError) as error:
+            got = "one nested too deeply" if isinstance(error, RecursionError) else f"bad JSON ({error})"
+            raise SourceFormatError(f"{where}, line {number}", "must be a JSON object", got, _FIX) from None
         if not isinstance(row, dict):
             raise SourceFormatError(f"{where}, line {number}", "must be a JSON object", f"a {_KINDS[type(row)]}", _FIX)
         for name, value in row.items():
@@ -67,12 +100,20 @@ def _exact(data: bytes, where: str) -> pl.DataFrame:
             column.extend([None] * (height - len(column)))
             column.append(value)
         height += 1
+        _check_cells(height * len(columns), len(data), where)
     for column in columns.values():
         column.extend([None] * (height - len(column)))
-    return pl.DataFrame([_series(name, values) for name, values in columns.items()])
+    try:
+        return pl.DataFrame([_series(name, values) for name, values in columns.items()])
+    except UnicodeEncodeError:
+        raise SourceFormatError(where, "must be text in UTF-8", "half of a surrogate pair, such as \\ud800") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise SourceFormatError(where, "must hold values that a table can have", reason, _FIX) from None
 
 
 _FIX = 'Write one object a line: {"age": 41, "city": "Bern"}.'
+_CELL_BYTES = 8
 _KINDS = {list: "list", str: "text", int: "number", float: "number", bool: "boolean", type(None): "null"}
 
 

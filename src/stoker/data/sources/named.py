@@ -7,6 +7,7 @@ torchvision (``torchvision/datasets/mnist.py``) state.
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,10 @@ import polars as pl
 
 from stoker.data.dataset import DataSet, ImageSet, Provenance, Table, Task
 from stoker.data.sources.download import Download, RemoteFile, default_data_home, http_download, obtain
-from stoker.data.sources.files import gunzip
+from stoker.data.sources.files import gunzip, open_checked
 from stoker.data.sources.fingerprint import fingerprint_arrays, fingerprint_file, fingerprint_frame
 from stoker.data.sources.idx import IDX_FILES, load_idx_files
+from stoker.data.sources.limits import read_whole, unpacked
 from stoker.errors import SourceFormatError, UnknownNameError
 
 __all__ = ["NAMED_SETS", "NamedSet", "load_named"]
@@ -102,7 +104,7 @@ def _from_sklearn(function: str, target: str, task: Task) -> Callable[[str, Mapp
 
 def _california(name: str, files: Mapping[str, Path]) -> Table:
     path = files["data"]
-    raw = path.read_bytes() if path.suffix == ".data" else _member(path, "CaliforniaHousing/cal_housing.data")
+    raw = _whole(path) if path.suffix == ".data" else _member(path, "CaliforniaHousing/cal_housing.data")
     columns_read = _numbers(raw, path, [pl.Float64] * 9)
     # in NumPy, for bit for bit what scikit-learn computes: polars divides by a number by multiplying with its inverse
     longitude, latitude, age, rooms, bedrooms, population, households, income, value = map(
@@ -141,21 +143,28 @@ _COVERTYPE_FLAGS = (*(f"Wilderness_Area_{i}" for i in range(4)), *(f"Soil_Type_{
 def _covertype(name: str, files: Mapping[str, Path]) -> Table:
     path = files["data"]
     dtypes = (*[pl.Int16] * len(_COVERTYPE_MEASURES), *[pl.UInt8] * len(_COVERTYPE_FLAGS), pl.UInt8)
-    columns = _numbers(gunzip(path.read_bytes(), str(path)), path, dtypes)
+    columns = _numbers(gunzip(_whole(path), str(path)), path, dtypes)
     names = (*_COVERTYPE_MEASURES, *_COVERTYPE_FLAGS, "Cover_Type")
     provenance = Provenance(name, name, fingerprint_file(path), len(columns[0]))
     frame = pl.DataFrame(dict(zip(names, columns, strict=True)))
     return Table(frame, provenance, target="Cover_Type", task="multiclass")
 
 
+def _whole(path: Path) -> bytes:
+    with open_checked(path) as file:
+        return read_whole(file, str(path))
+
+
 def _numbers(raw: bytes, path: Path, dtypes: Sequence[type[pl.DataType]]) -> list[pl.Series]:
     """The columns of a file of numbers, separated by commas, without a header."""
     schema = {f"column_{place}": dtype for place, dtype in enumerate(dtypes, start=1)}
     try:
+        if not re.match(rb"[-+.\d]", raw):  # polars would unpack what begins like zlib or gzip, at any size
+            raise ValueError("no number at its beginning")
         frame = pl.read_csv(raw, has_header=False, schema=schema)
         if frame.is_empty() or sum(frame.null_count().row(0)):
             raise ValueError("missing values")
-    except (pl.exceptions.PolarsError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         rule, reason = f"must hold {len(dtypes)} numbers a line", str(error).splitlines()[0]
         raise SourceFormatError(str(path), rule, reason, "Delete it, and it is downloaded again.") from None
     return frame.get_columns()
@@ -164,8 +173,11 @@ def _numbers(raw: bytes, path: Path, dtypes: Sequence[type[pl.DataType]]) -> lis
 def _member(path: Path, member: str) -> bytes:
     """The bytes of a file in a tar archive; nothing is unpacked onto the disk."""
     try:
-        with tarfile.open(path) as archive, archive.extractfile(member) or io.BytesIO() as file:
-            return file.read()
+        with (
+            tarfile.open(fileobj=io.BytesIO(_whole(path))) as archive,
+            archive.extractfile(member) or io.BytesIO() as file,
+        ):
+            return unpacked(file, path.stat().st_size, str(path))
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         reason = str(error).strip("\"'").partition("\n")[0] or type(error).__name__
         fix = "Delete it, and it is downloaded again."

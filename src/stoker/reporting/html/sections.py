@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stoker.data.schema import Schema
 from stoker.errors import RunError, StokerError
 from stoker.jobs.splitting import counted
+from stoker.models.inputs import ImageSpec
 from stoker.reporting.html import pictures, tables
 from stoker.reporting.html.cards import brightened, cards
 from stoker.reporting.html.classes import classification
@@ -209,8 +210,7 @@ def _data(run: Run, recipe: Recipe) -> Part:
         facts["classes"] = listed(recipe.classes, 20)
     facts["rows per split"] = ", ".join(f"{name} {rows:,}" for name, rows in record.rows.items())
     facts |= {f"rows {what}": f"{rows:,}" for what, rows in record.duplicates.items()}
-    if recipe.kind == "images":
-        spec: Any = recipe.spec
+    if isinstance(spec := recipe.spec, ImageSpec):
         facts["images"] = (
             f"{spec.width} × {spec.height} pixels, {spec.channels} channel{'' if spec.channels == 1 else 's'}"
         )

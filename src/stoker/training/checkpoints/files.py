@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stoker.atomic import write_atomic
+from stoker.atomic import leads_out, write_atomic
 from stoker.errors import CheckpointError
+from stoker.tensors import BadTensorsError, read_tensors
 from stoker.training.checkpoints.tree import pack, unpack
 
 __all__ = ["checkpoint_paths", "newest", "read_checkpoint", "remove_checkpoints", "write_checkpoint"]
@@ -104,14 +104,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: It is damaged, not there, or of another format.
     """
     try:
-        path.open("rb").close()  # safetensors takes every file that it cannot open for one that is not there
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            # cloned: what it gives may look at the file, and lie in memory otherwise than what torch allocates
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if leads_out(path, path.parent):
+            raise CheckpointError(str(path), "must be a file in its folder", "a link out of it")
+        metadata, found = read_tensors(path)
+        # cloned: what it gives may look at the file, and lie in memory otherwise than what torch allocates
+        tensors = {name: tensor.clone() for name, tensor in found.items()}
     except OSError as error:
         raise CheckpointError(str(path), "must be readable", error.strerror or error) from None
-    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except BadTensorsError as error:
         raise CheckpointError(str(path), "must be a whole safetensors file", error) from None
     if metadata.get("stoker-checkpoint") != FORMAT:
         got = repr(metadata.get("stoker-checkpoint"))

@@ -187,6 +187,7 @@ def _restore(saved: Mapping[str, Any], parts: Parts, new_leg: bool) -> None:
             mine.copy_(theirs)
     _restore_optimizer(step, saved["optimizer"], rates=not new_leg)
     if state.schedule is not None and not new_leg:
+        _check_kinds(state.schedule.scheduler.state_dict(), saved["schedule"])
         state.schedule.scheduler.load_state_dict(saved["schedule"])
     if isinstance(parts.batches, LoaderBatches):
         parts.batches.set_orders(_listed(saved["orders"]))
@@ -198,6 +199,8 @@ def _restore_optimizer(step: Step, saved: dict[str, Any], *, rates: bool) -> Non
     """Give the optimizer its state; torch would cast what is not of its parameter's dtype, and drop the strides."""
     optimizer = step.optimizer
     before = [group["lr"] for group in optimizer.param_groups]
+    for mine, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        _check_kinds(mine, theirs)
     optimizer.load_state_dict(saved)
     for lr, mine, theirs in zip(before, optimizer.param_groups, saved["param_groups"], strict=True):
         if not rates:
@@ -207,6 +210,26 @@ def _restore_optimizer(step: Step, saved: dict[str, Any], *, rates: bool) -> Non
                 held = optimizer.state[parameter].get(name)
                 if isinstance(value, Tensor) and isinstance(held, Tensor) and not _alike(held, value):
                     optimizer.state[parameter][name] = value.to(held.device)
+
+
+def _check_kinds(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Make sure that settings are numbers where the fresh ones are, and so on: torch would tell in the first step.
+
+    Raises:
+        TypeError: One is of another kind.
+    """
+    for name, value in mine.items():
+        if name != "params" and name in theirs and not _of_one_kind(value, theirs[name]):
+            raise TypeError(f"{name} is {type(theirs[name]).__name__}, not {type(value).__name__}")
+
+
+def _of_one_kind(mine: Any, theirs: Any) -> bool:
+    if isinstance(mine, (int, float, Tensor)):
+        return isinstance(theirs, (int, float, Tensor))
+    if isinstance(mine, (list, tuple)):
+        numbers = len(mine) == len(theirs) if isinstance(theirs, (list, tuple)) else False
+        return numbers and all(map(_of_one_kind, mine, theirs))
+    return mine is None or type(mine) is type(theirs)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

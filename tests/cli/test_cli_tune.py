@@ -108,3 +108,15 @@ def test_a_space_in_a_file(tmp_path: Path) -> None:
     assert wrong.exit_code == 1
     assert "Did you mean 'activation'?" in wrong.stderr
     assert not (tmp_path / "t").exists()
+
+
+def test_trials_in_batches(tmp_path: Path) -> None:
+    quick = (*QUICK, "--no-refit", "--out", tmp_path / "s")
+    done = invoke("tune", "iris", *quick, "--batch-trials", 3)
+    assert done.exit_code == 0, done.output
+    # iris has 96 rows to train on, and its default space batches of 32 or more
+    assert "note: some trials are trained by themselves: an epoch has fewer than four whole updates" in done.stderr
+    assert "trials: 3 complete, of 3" in done.stdout
+    refused = invoke("tune", "iris", *quick, "--batch-trials", 4)
+    assert refused.exit_code == 1
+    assert "error: --batch-trials: must not be more than the trials, 3, got 4." in refused.stderr

@@ -31,8 +31,8 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def press(number: signal.Signals = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
     # Python runs the handler between two instructions of the main thread; give it some.
     for _ in range(1000):
         pass
@@ -179,6 +179,35 @@ def test_outside_the_main_thread_training_works_and_the_handler_stays(handler: A
     thread.join(timeout=60)
     assert found[-1] == "finished"
     assert set(found[:-1]) == {handler}
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_blocks_of_other_threads_are_told_if_asked(threads: bool) -> None:
+    begun, go_on, found = threading.Event(), threading.Event(), list[tuple[bool, bool]]()
+
+    def work() -> None:
+        with CtrlC(terminable=True) as its:
+            begun.set()
+            go_on.wait()
+            found.append((its.pressed, its.terminated))
+        with CtrlC() as later:
+            found.append((later.pressed, later.terminated))
+
+    thread = threading.Thread(target=work)
+    with CtrlC(terminable=True, threads=threads):
+        thread.start()
+        begun.wait()
+        press()
+        press(signal.SIGTERM)
+        go_on.set()
+        thread.join()
+    assert found == [(threads, threads)] * 2
+    with CtrlC() as after:
+        assert not after.pressed
+    other = threading.Thread(target=lambda: found.append((CtrlC().__enter__().pressed, False)))
+    other.start()
+    other.join()
+    assert found[-1] == (False, False), "the block is over"
 
 
 def test_the_death_of_workers_counts_as_the_end_after_it() -> None:

@@ -33,8 +33,8 @@ def test_the_whole_studys_length_counts(
     engines: list[Engine] = []
     choose = FitObjective._engine
 
-    def noted(self: FitObjective, config: Any) -> Engine:
-        engines.append(choose(self, config))
+    def noted(self: FitObjective, *given: Any) -> Engine:
+        engines.append(choose(self, *given))
         return engines[-1]
 
     monkeypatch.setattr(FitObjective, "_engine", noted)

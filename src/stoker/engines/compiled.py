@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.standing import Standing
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 from stoker.engines.takeover import (
+    Advance,
     Attempt,
+    alone,
     captured_step,
     first_updates,
     real_update,
@@ -31,6 +34,7 @@ from stoker.engines.takeover import (
     run_epoch,
     stood,
 )
+from stoker.engines.together import Lane
 from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import Data
 
@@ -40,13 +44,17 @@ __all__ = ["CompiledEngine"]
 class CompiledEngine:
     """Carries out an epoch's steps as one XLA program, from the fourth step of the first epoch on.
 
+    Args:
+        lane: Where this training is one of several that meet for their steps; ``None`` for one by itself.
+
     Attributes:
         reason: Why the eager engine carries out the steps instead; ``None`` if it does not.
     """
 
     name = "compiled"
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Lane | None = None) -> None:
+        self._lane = lane
         self.reason: str | None = None
         self._eager = EagerEngine()
         self._attempt: Attempt | None = None
@@ -116,7 +124,10 @@ class CompiledEngine:
         if self._attempt.program is None:
             made = itertools.islice(iter(batches), (outcome.steps - begun) * step.accumulate, None)
             return self._eager.go_on(step, made, watch, outcome, batches.cut)
-        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch, batches.cut)
+        advance: Advance = alone
+        if self._lane is not None:
+            advance = partial(self._lane.advance, sameness(step, plan, state), self._data)
+        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch, batches.cut, advance)
 
     @staticmethod
     def _tried(step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome) -> Attempt | None:

@@ -23,7 +23,9 @@ from stoker.engines.xla.scan import Data, Scan, arguments_like
 from stoker.errors import CheckpointError
 
 __all__ = [
+    "Advance",
     "Attempt",
+    "alone",
     "captured_step",
     "first_updates",
     "measured_pace",
@@ -35,6 +37,16 @@ __all__ = [
 
 SEGMENT_SECONDS = 0.2  # how often progress shows and losses are looked at
 FIRST_SEGMENT = 32  # updates, before it is known how long one takes
+
+Advance = Callable[[Scan, int, int], tuple[list[float], float]]
+"""Makes the updates from one to another, or only the first of them; their losses, and the seconds that they took."""
+
+
+def alone(scan: Scan, start: int, stop: int) -> tuple[list[float], float]:
+    """Make the updates from ``start`` up to ``stop`` by the scan's own program; see :data:`Advance`."""
+    began = time.perf_counter()
+    losses = scan.advance(start, stop)
+    return losses, time.perf_counter() - began
 
 
 @dataclass
@@ -234,6 +246,7 @@ def run_epoch(
     outcome: EpochOutcome,
     watch: Watch,
     cut: Callable[[int], int | None] = lambda _: None,
+    advance: Advance = alone,
 ) -> EpochOutcome:
     """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly."""
     program = attempt.program
@@ -245,10 +258,10 @@ def run_epoch(
             length = 1  # who listens to each step may look at the model, and may end the epoch there
         start = outcome.steps
         stop = min(start + length, plan.updates, cut(start) or plan.updates)
-        began = time.perf_counter()
-        losses = scan.advance(start, stop)
+        losses, seconds = advance(scan, start, stop)
+        stop = start + len(losses)
         if stop - start > 1:
-            attempt.pace = (time.perf_counter() - began) / (stop - start)
+            attempt.pace = seconds / (stop - start)
         scan.hand_over()
         outcome.add(losses, [plan.rows] * len(losses))
         heard = step.on_update is not None and bool(step.on_update(stop, torch.tensor(losses[-1])))

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 __all__ = ["CtrlC", "Terminated"]
 
@@ -25,10 +25,12 @@ class Terminated(SystemExit):
 class CtrlC:
     """Within this block the first Ctrl-C is only noted; the second one interrupts as usual.
 
-    Outside the main thread, where Python takes no signal handlers, it notes nothing and Ctrl-C stays as it was.
+    Outside the main thread, where Python takes no signal handlers, it notes nothing and Ctrl-C stays as it was; unless
+    the main thread is in a block that notes for all threads, which this one then hears from.
 
     Args:
         terminable: Whether SIGTERM is noted likewise; the second one ends the program as usual.
+        threads: Whether blocks of other threads, begun within this one, are told.
 
     Attributes:
         pressed: Whether it was.
@@ -37,12 +39,17 @@ class CtrlC:
         terminated: Whether SIGTERM came.
     """
 
-    def __init__(self, *, terminable: bool = False) -> None:
+    _telling: ClassVar[CtrlC | None] = None
+
+    def __init__(self, *, terminable: bool = False, threads: bool = False) -> None:
         self.pressed = False
         self.cut = False
         self.lost = False
         self.terminated = False
         self._terminable = terminable
+        self._threads = threads
+        self._listeners: list[CtrlC] = []
+        self._told_by: CtrlC | None = None
         self._installed = False
         self._installed_term = False
 
@@ -57,18 +64,26 @@ class CtrlC:
             if self._terminable and self._before_term not in (signal.SIG_IGN, None):
                 signal.signal(signal.SIGTERM, self._note_term)
                 self._installed_term = True
+            if self._threads:
+                CtrlC._telling = self
+        elif CtrlC._telling is not None:
+            self._told_by = CtrlC._telling
+            self._told_by._listeners.append(self)
+            self.pressed, self.terminated = self._told_by.pressed, self._told_by.terminated
         return self
 
     def _note_term(self, number: int, _frame: FrameType | None) -> None:
         if self.terminated:
             signal.signal(number, self._before_term)
             signal.raise_signal(number)
-        self.terminated = True
+        for one in (self, *self._listeners):
+            one.terminated = True
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if self.pressed:
             raise KeyboardInterrupt
-        self.pressed = True
+        for one in (self, *self._listeners):
+            one.pressed = True
         # Those around are told, without its counting as their first one: a second one interrupts what runs now.
         outer = getattr(self._before, "__self__", None)
         while isinstance(outer, CtrlC):
@@ -93,3 +108,8 @@ class CtrlC:
         if self._installed_term:
             signal.signal(signal.SIGTERM, self._before_term)
             self._installed_term = False
+        if CtrlC._telling is self:
+            CtrlC._telling = None
+        if self._told_by is not None:
+            self._told_by._listeners.remove(self)
+            self._told_by = None

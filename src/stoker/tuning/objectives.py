@@ -12,8 +12,9 @@ import optuna
 
 from stoker.data.dataset import DataSet
 from stoker.engines.auto import AutoEngine
-from stoker.engines.registry import choose_engine
+from stoker.engines.registry import ENGINES, choose_engine
 from stoker.engines.step import Engine
+from stoker.engines.together import Lane
 from stoker.errors import ConfigError, InputTypeError, StokerError
 from stoker.jobs.config import FitConfig, build_config
 from stoker.jobs.fit import job_trainer, load_sources, named_model
@@ -176,7 +177,7 @@ class FitObjective(_Kept):
         space = self.space
         return patiently(lambda: space.suggest(trial))  # type: ignore[arg-type]  # a FixedTrial suggests as well
 
-    def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
+    def __call__(self, trial: optuna.Trial, stop: Callable[[], bool], lane: Lane | None = None) -> Outcome:
         config = self.config(self.suggest(trial))
         own = named_model(config, self.model)
         found: dict[str, Any] = {}
@@ -184,19 +185,19 @@ class FitObjective(_Kept):
 
         def train(keeping: Checkpoints | None) -> History:
             ready = assemble(self.encoded(config, own), config, own, notify=lambda _: None)
-            trainer = job_trainer(ready, self._engine(config))
+            trainer = job_trainer(ready, self._engine(config, lane))
             if ready.config.training.lr == "auto":
                 rate = found["lr"] = find_rate(trainer, ready, None).suggestion
                 ready = with_rate(ready, rate)
-                trainer = job_trainer(ready, self._engine(config))
+                trainer = job_trainer(ready, self._engine(config, lane))
             return _train(trainer, ready, reporter, keeping)
 
         history = continued(self.folder, trial.number, trial.params, train)
         return _outcome(history, reporter, found)
 
-    def _engine(self, config: FitConfig) -> Engine:
+    def _engine(self, config: FitConfig, lane: Lane | None = None) -> Engine:
         """Chosen by the whole study's length, and never by a clock, on which values would depend in their last bits."""
-        return choose_engine(config.training.engine, deterministic=True, trainings=self.trials)
+        return choose_engine(config.training.engine, deterministic=True, trainings=self.trials, lane=lane)
 
 
 def _train(trainer: Trainer, ready: Prepared, reporter: _Reporter, keeping: Checkpoints | None) -> History:
@@ -257,8 +258,12 @@ class BuildObjective(_Kept):
         self.build, self.space, self.metric = build, space, metric
         self.train, self.valid, self.fit = train, valid, dict(fit)
 
-    def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
-        values = patiently(lambda: self.space.suggest(trial))
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The values of a trial."""
+        return patiently(lambda: self.space.suggest(trial))
+
+    def __call__(self, trial: optuna.Trial, stop: Callable[[], bool], lane: Lane | None = None) -> Outcome:
+        values = self.suggest(trial)
         reporter = _Reporter(trial, f"valid_{self.metric}", stop)
         settings = self.fit | {name: values[name] for name in ("epochs", "batch_size", "patience") if name in values}
         settings |= {"monitor": f"valid_{self.metric}", "restore_best": False, "progress": "none"}
@@ -267,7 +272,9 @@ class BuildObjective(_Kept):
             trainer = self.build(dict(values))
             if not isinstance(trainer, Trainer):
                 raise InputTypeError("build", "must return a stoker.Trainer", type(trainer).__name__)
-            if isinstance(trainer.engine, AutoEngine):  # as in a study of settings
+            if lane is not None and trainer.engine_asked in ENGINES:
+                trainer.engine = choose_engine(trainer.engine_asked, lane=lane)
+            elif isinstance(trainer.engine, AutoEngine):  # as in a study of settings
                 trainer.engine = choose_engine("auto", deterministic=True, trainings=self.trials)
             return trainer.fit(self.train, self.valid, callbacks=[reporter], **settings | {"checkpoint": keeping})
 

@@ -8,8 +8,10 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ class Job:
         objective: What a trial is.
         until: No trial is begun after this time of ``time.time``.
         beat_every, grace: Of the hearts.
+        together: How many trials a worker trains at once.
     """
 
     url: str
@@ -59,6 +62,7 @@ class Job:
     until: float | None = None
     beat_every: float = 10.0
     grace: float = 60.0
+    together: int = 1
 
 
 def _roster(job: Job, storage: Storage) -> Roster:
@@ -73,13 +77,14 @@ def _roster(job: Job, storage: Storage) -> Roster:
     return Roster(storage, study, job.trials, grace=job.grace)
 
 
-def run(job: Job, storage: Storage, workers: int) -> Ending:
+def run(job: Job, storage: Storage, workers: int, tell: Callable[[str], object] = lambda _: None) -> Ending:
     """Run trials until there are as many as asked for; with one worker, in this process.
 
     Args:
         job: The job.
         storage: The job's, open.
         workers: How many.
+        tell: Told what the user should know, once each.
 
     Raises:
         StokerError: What a worker raised; see :func:`stoker.tuning.worker.work`.
@@ -94,8 +99,10 @@ def run(job: Job, storage: Storage, workers: int) -> Ending:
                 stop=lambda: ctrl_c.pressed or ctrl_c.cut,
                 beat_every=job.beat_every,
                 clock=time.time,
+                together=job.together,
+                tell=tell,
             )
-        return _Crew(job, _roster(job, storage), workers, ctrl_c).run()
+        return _Crew(job, _roster(job, storage), workers, ctrl_c, cache(tell)).run()
 
 
 class _Crew:
@@ -104,8 +111,9 @@ class _Crew:
     A worker hears by a pipe that it is to stop: when something is sent, or when this process is gone, however it went.
     """
 
-    def __init__(self, job: Job, roster: Roster, workers: int, ctrl_c: CtrlC) -> None:
+    def __init__(self, job: Job, roster: Roster, workers: int, ctrl_c: CtrlC, tell: Callable[[str], object]) -> None:
         self._job = job
+        self._tell = tell
         self._roster = roster
         self._ctrl_c = ctrl_c
         self._context = _context()
@@ -159,7 +167,7 @@ class _Crew:
             fix = "Define what it needs at a module's top level, or say workers=1."
             raise ConfigError("workers", "several need what can be pickled", str(error), fix) from None
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, self._tell)
 
     def _bury(self, token: str | None, code: int, stopping: bool) -> None:
         """Put another in the place of a worker that died of something that it could not catch."""
@@ -180,8 +188,9 @@ class _Crew:
 class _Worker:
     """A worker's process, and what it said."""
 
-    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
+    def __init__(self, process: BaseProcess, pipe: Connection, tell: Callable[[str], object]) -> None:
         self.process = process
+        self._tell = tell
         self.token: str | None = None
         self.ending: Ending | None = None
         self.error: StokerError | None = None
@@ -191,7 +200,10 @@ class _Worker:
         with suppress(EOFError, OSError):
             while self._pipe.poll():
                 what, value = self._pipe.recv()
-                setattr(self, what, value)
+                if what == "note":
+                    self._tell(value)
+                else:
+                    setattr(self, what, value)
 
     def stop(self) -> None:
         with suppress(OSError):
@@ -240,7 +252,14 @@ def _child(job: Job, pipe: Connection, threads: int, environment: dict[str, str]
             roster = _roster(job, storage)
             pipe.send(("token", roster.token))
             ending = work(
-                roster, job.objective, until=job.until, stop=pipe.poll, beat_every=job.beat_every, clock=time.time
+                roster,
+                job.objective,
+                until=job.until,
+                stop=pipe.poll,
+                beat_every=job.beat_every,
+                clock=time.time,
+                together=job.together,
+                tell=partial(_send, pipe, "note"),
             )
             message = "ending", ending
     except StokerError as error:
@@ -248,5 +267,9 @@ def _child(job: Job, pipe: Connection, threads: int, environment: dict[str, str]
     except Exception as error:
         fix = "This is a fault of Stoker's or of your code; with workers=1 there is a traceback."
         message = "error", TrainingError("worker", f"failed ({type(error).__name__}: {error})", "", fix)
+    _send(pipe, *message)
+
+
+def _send(pipe: Connection, what: str, value: Any) -> None:
     with suppress(OSError):
-        pipe.send(message)
+        pipe.send((what, value))

@@ -205,30 +205,59 @@ class Roster:
         Returns:
             The trial, or ``None`` if there is none to take; and how many others are at work now.
         """
+        trials, others = self.take_several(1, begin=begin)
+        return (trials[0] if trials else None), others
+
+    def take_several(
+        self, count: int, *, begin: bool = True, settle: Callable[[optuna.Trial], object] = lambda _: None
+    ) -> tuple[list[optuna.Trial], int]:
+        """Take up to so many trials: those whose workers died first, then new ones.
+
+        New ones come in batches of ``count`` by their numbers, ``0 … count − 1`` and so on: none is begun of the next
+        batch beside those that were left of one before. So a study of one worker begins a batch when the ones before
+        have ended, wherever it was interrupted. A trial in which a worker died comes by itself, lest others pay for it.
+
+        Args:
+            count: How many.
+            begin: Whether new ones may be begun.
+            settle: Draws a trial's values, before the next one is begun.
+
+        Returns:
+            The trials; and how many others are at work now.
+        """
         while True:
             try:
-                return patiently(lambda: self._take(begin))
+                return patiently(lambda: self._take(count, begin, settle))
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue  # the lock was lost with its connection, and its owner ended the trial meanwhile
 
-    def _take(self, begin: bool) -> tuple[optuna.Trial | None, int]:
+    def _take(
+        self, count: int, begin: bool, settle: Callable[[optuna.Trial], object]
+    ) -> tuple[list[optuna.Trial], int]:
         self.enter()  # again, should the connection have been lost that stood for it
         with self._turn() as check:
             trials = self.study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             abandoned = [trial for trial in running if self._is_abandoned(trial)]
             begun = sum(trial.state != TrialState.WAITING for trial in trials)
-            trial: optuna.Trial | None = None
             check()
-            if begin and abandoned:
-                # there is no public way back to a trial but its id
-                trial = optuna.Trial(self.study, abandoned[0]._trial_id)
-            elif begin and begun < self._total:
-                trial = self.study.ask()
-            if trial is not None:
-                trial.set_user_attr(BEAT, int(trial.user_attrs.get(BEAT, 0)) + 1)
-                trial.set_user_attr(WORKER, self.token)
-            return trial, len(running) - len(abandoned)
+            room = -begun % count if abandoned else count - begun % count
+            old, new = abandoned[:1], 0
+            if not any(trial.user_attrs.get(DEATHS) for trial in old):
+                old = [trial for trial in abandoned if not trial.user_attrs.get(DEATHS)][:count]
+                new = min(room, count - len(old), self._total - begun)
+            if not begin:
+                old, new = [], 0
+            # there is no public way back to a trial but its id
+            taken = [self._ours(optuna.Trial(self.study, one._trial_id), settle) for one in old]
+            taken += [self._ours(self.study.ask(), settle) for _ in range(new)]
+            return taken, len(running) - len(abandoned)
+
+    def _ours(self, trial: optuna.Trial, settle: Callable[[optuna.Trial], object]) -> optuna.Trial:
+        trial.set_user_attr(BEAT, int(trial.user_attrs.get(BEAT, 0)) + 1)
+        trial.set_user_attr(WORKER, self.token)
+        settle(trial)
+        return trial
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         """Whether nobody runs a running trial any more; asked under the lock, where nobody is half way into one."""

@@ -17,25 +17,21 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from stoker._version import __version__
-from stoker.data.dataset import ImageSet
-from stoker.errors import ConfigError, InputTypeError, RunExistsError, TrainingError, UnknownNameError
-from stoker.jobs.config import build_config, raw_settings
+from stoker.errors import ConfigError, RunExistsError, TrainingError, UnknownNameError
 from stoker.jobs.run import Run
-from stoker.metrics.registry import direction as metric_direction
 from stoker.runs.files import read_json, write_json
-from stoker.settings import read_toml
 from stoker.training.progress import ProgressMode
 from stoker.tuning.display import best_of, shown
 from stoker.tuning.ensemble import Ensemble
 from stoker.tuning.interrupted import forget
-from stoker.tuning.objectives import BuildObjective, FitObjective, OwnObjective
+from stoker.tuning.objectives import FitObjective, OwnObjective
 from stoker.tuning.plots import draw
 from stoker.tuning.processes import Job, run
+from stoker.tuning.question import Asked, Question, of_function, of_source
 from stoker.tuning.refit import refit as refit_best
 from stoker.tuning.refit import refit_path
 from stoker.tuning.sampling import PRUNERS, SAMPLERS, make_pruner, make_sampler
-from stoker.tuning.settings import check_space, default_space, placed
-from stoker.tuning.space import Space, parse_space
+from stoker.tuning.space import Space
 from stoker.tuning.storage import Storage, naming_damage, open_storage, patiently, sqlite_url
 from stoker.tuning.study import REASON, Direction, Plan, open_study
 from stoker.tuning.worker import Ending
@@ -44,7 +40,6 @@ __all__ = ["TuneResult", "tune"]
 
 Notify = Callable[[str], None]
 REFIT = "stoker:refit"
-PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,7 @@ def tune(
     study_name: str | None = None,
     storage: str | None = None,
     workers: int = 1,
+    batch_trials: int = 1,
     out: str | Path | None = None,
     refit: bool = True,
     refit_seeds: int = 1,
@@ -151,6 +147,8 @@ def tune(
         study_name: By default of the source, the model or the function.
         storage: ``sqlite:///FILE`` or ``postgresql+psycopg://…``; by default a file in the study's directory.
         workers: How many processes.
+        batch_trials: How many trials each of them trains at once, those of the same shape as one vectorised program
+            (:mod:`stoker.tuning.batched`); not for an ``objective``. Their values are drawn at once as well.
         out: The study's directory, by default ``runs/<study name>``.
         refit: Of a source: train the best trial's settings on the training and validation rows, and test once.
         refit_seeds: How many networks are trained so; several are an ensemble.
@@ -179,22 +177,32 @@ def tune(
         >>> result.best_params, result.run.metrics["test"]
     """
     tell = notify or (lambda _: None)
-    _check_counts(trials=trials, more=more, workers=workers, refit_seeds=refit_seeds, timeout=timeout)
+    _check_counts(
+        trials=trials,
+        more=more,
+        workers=workers,
+        batch_trials=batch_trials,
+        refit_seeds=refit_seeds,
+        timeout=timeout,
+    )
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     if pruner is not None and pruner not in PRUNERS:
         raise UnknownNameError("pruner", pruner, PRUNERS)
     if direction not in (None, "minimize", "maximize"):
         raise UnknownNameError("direction", str(direction), ("minimize", "maximize"))
-    asked = _Asked(metric, direction, pruner, seed, tell)
+    asked = Asked(metric, direction, pruner, seed, tell)
     if callable(what) and not isinstance(what, type):
         told: dict[str, Any] = {"train": train, "valid": valid, "config": config, "test": test}
-        question = _of_function(what, space, asked, args, settings, told)
+        question = of_function(what, space, asked, args, settings, told)
     else:
         if args or train is not None:
             name = "args" if args else "train"
             raise ConfigError(name, "is for a function of your own", "a source of data", "Leave it out.")
-        question = _of_source(what, space, asked, valid, test, config, assignments, settings)
+        question = of_source(what, space, asked, valid, test, config, assignments, settings)
+    if batch_trials > 1 and isinstance(question.objective, OwnObjective):
+        fix = "Leave it out, or pass a function that builds a Trainer, with a space."
+        raise ConfigError("--batch-trials", "cannot batch an objective of your own", batch_trials, fix)
     make_sampler(sampler, question.seed, question.space)  # whether it can be
     name = study_name or question.name
     folder = _study_folder(out, name)
@@ -210,8 +218,7 @@ def tune(
             question.objective.trials, question.objective.folder = total, folder / "trials"
         if total < plan.trials:
             tell(f"the grid has {total} points: there will be as many trials, not {plan.trials}")
-        if workers > total:
-            raise ConfigError("--workers", f"must not be more than the trials, {total}", workers, "Say fewer workers.")
+        _refuse_more(total, workers=workers, batch_trials=batch_trials)
         if more is not None:
             tell(f"{total} trials in all; should this be interrupted, go on with --trials {total}")
         record = _record(name, opened, question, sampler, pruner or "median")
@@ -228,9 +235,10 @@ def tune(
             pruner or "median",
             question.objective,
             until,
+            together=batch_trials,
         )
         with shown(study, total, progress):
-            ending = run(job, opened, workers)
+            ending = run(job, opened, workers, tell)
         done = patiently(lambda: study.get_trials(deepcopy=True))
         for trial in done:
             if trial.state.is_finished():  # its worker may have died before it could
@@ -264,134 +272,6 @@ def tune(
         )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked for, whatever is tuned."""
-
-    metric: str | None
-    direction: Direction | None
-    pruner: str | None
-    seed: int | None
-    tell: Notify
-
-    @property
-    def name(self) -> str:
-        """The metric, without the ``valid_`` that some write before it."""
-        return (self.metric or "loss").removeprefix("valid_")
-
-    def settled(self) -> Direction:
-        """The direction that the metric has."""
-        better: Direction = "minimize" if metric_direction(self.name) == "min" else "maximize"
-        if self.direction not in (None, better):
-            fix = "Leave --direction out: it follows from the metric."
-            raise ConfigError("--direction", f"must be {better} for {self.name}", self.direction, fix)
-        return better
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What a study asks."""
-
-    objective: FitObjective | BuildObjective | OwnObjective
-    seed: int
-    space: Space | None
-    direction: Direction
-    name: str
-    about: dict[str, Any]
-
-
-def _of_source(
-    source: Any,
-    space: Space | Mapping[str, Any] | None,
-    asked: _Asked,
-    valid: Any,
-    test: Any,
-    config: str | Path | None,
-    assignments: Sequence[str],
-    settings: dict[str, Any],
-) -> _Question:
-    """A study of the settings of ``fit``."""
-    file = {} if config is None else read_toml(Path(config))
-    declared = file.pop("space", None)
-    if declared is not None and not isinstance(declared, Mapping):
-        raise ConfigError("space", "must be a table of parameters", repr(declared), "Begin it with [space].")
-    model = settings.get("model")
-    if model is not None and not isinstance(model, str):
-        from stoker.models.own import own_model
-
-        settings["model"] = own_model(model).name
-    else:
-        model = None
-    raw = raw_settings(file, settings | {"seed": asked.seed}, assignments)
-    known = build_config(raw)
-    direction = asked.settled()
-    space = declared if space is None else space
-    chosen = None if space is None else space if isinstance(space, Space) else parse_space(space)
-    placed(dict.fromkeys(chosen or ()))  # unknown names are told before the data are read
-    objective = FitObjective(source, raw, chosen, asked.name, valid=valid, test=test, model=model)
-    images = isinstance(objective.load()["train"], ImageSet)
-    if chosen is None:
-        chosen = default_space(known, raw, images=images)
-        objective.space = chosen
-    check_space(chosen, raw, asked.name, default_model="cnn" if images else "mlp")
-    data = objective.begin(asked.tell)
-    shared = known.model_dump(mode="json")
-    for local in ("device", "engine"):
-        shared["training"].pop(local)  # may differ from machine to machine
-    about = {
-        "source": data.provenance.fingerprint,
-        "metric": asked.name,
-        "settings": shared,
-        "space": json.loads(json.dumps(chosen.to_dict())),
-    }
-    # The splits that have a source of their own.
-    about |= {name: one.provenance.fingerprint for name, one in objective.load().items() if name != "train"}
-    return _Question(objective, known.training.seed, chosen, direction, f"{data.provenance.name}-tune", about)
-
-
-def _of_function(
-    function: Callable[..., Any],
-    space: Space | Mapping[str, Any] | None,
-    asked: _Asked,
-    args: Sequence[Any],
-    settings: dict[str, Any],
-    told: dict[str, Any],
-) -> _Question:
-    """A study of the user's own Trainer or function."""
-    for name in ("config", "test"):
-        if told[name] is not None:
-            raise ConfigError(name, "is for a source of data", "a function of your own", "Leave it out.")
-    name = str(getattr(function, "__name__", type(function).__name__)).strip("<>")
-    if space is None:
-        for setting in [*settings, *(one for one in ("train", "valid") if told[one] is not None)]:
-            fix = "Pass what it needs as args."
-            raise ConfigError(setting, "means nothing for an objective of your own", repr(setting), fix)
-        if asked.metric is not None:
-            raise ConfigError("metric", "is what an objective of your own returns", asked.metric, "Leave it out.")
-        reports = asked.pruner not in (None, "none")
-        own = OwnObjective(function, args, reports=reports)
-        return _Question(
-            own,
-            asked.seed or 0,
-            None,
-            asked.direction or "minimize",
-            name,
-            {"objective": name, "seed": asked.seed or 0},
-        )
-    chosen = space if isinstance(space, Space) else parse_space(space)
-    if told["train"] is None or told["valid"] is None:
-        raise InputTypeError("tune", "needs train and valid for a function that builds a Trainer", "none", "Pass both.")
-    build = BuildObjective(function, chosen, asked.name, train=told["train"], valid=told["valid"], fit=settings)
-    about = {
-        "build": name,
-        "metric": asked.name,
-        "seed": asked.seed or 0,
-        "settings": {name: value for name, value in settings.items() if isinstance(value, PLAIN)},
-        "space": json.loads(json.dumps(chosen.to_dict())),
-    }
-    return _Question(build, asked.seed or 0, chosen, asked.settled(), name, about)
-
-
 def _nothing_succeeded(result: TuneResult) -> TrainingError:
     failed = [trial.user_attrs[REASON] for trial in result.trials if REASON in trial.user_attrs]
     got = failed[-1].rstrip(".") if failed else f"{result.counts['pruned']} pruned trials"
@@ -409,9 +289,17 @@ def _check_counts(**given: Any) -> None:
                 raise ConfigError(option, "must be seconds above 0", repr(value))
         elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(option, "must be a whole number from 1 on", repr(value))
-    if given["more"] is None and given["workers"] > given["trials"]:
-        fix = "Say fewer workers, or more trials."
-        raise ConfigError("--workers", f"must not be more than the trials, {given['trials']}", given["workers"], fix)
+    if given["more"] is None:
+        _refuse_more(given["trials"], workers=given["workers"], batch_trials=given["batch_trials"])
+
+
+def _refuse_more(trials: int, **given: int) -> None:
+    """Raise ConfigError where more is asked for than there are trials."""
+    for name, value in given.items():
+        if value > trials:
+            option = f"--{name.replace('_', '-')}"
+            fix = f"Say {'fewer workers' if name == 'workers' else 'a smaller batch'}, or more trials."
+            raise ConfigError(option, f"must not be more than the trials, {trials}", value, fix)
 
 
 def _study_folder(out: str | Path | None, name: str) -> Path:
@@ -451,7 +339,7 @@ def _refuse_another_study(folder: Path, ours: dict[str, Any]) -> None:
         raise RunExistsError("--out", f"must be the directory of the study {ours['study']!r}", str(folder), fix)
 
 
-def _record(name: str, storage: Storage, question: _Question, sampler: str, pruner: str) -> dict[str, Any]:
+def _record(name: str, storage: Storage, question: Question, sampler: str, pruner: str) -> dict[str, Any]:
     """The study's provenance."""
     return {
         "study": name,

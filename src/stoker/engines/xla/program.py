@@ -15,7 +15,7 @@ from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.interpret import draws_numbers, to_jax
 
-__all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program"]
+__all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program", "shapes"]
 
 Carry = tuple[list[Any], list[Any], list[Any], list[Any]]
 """Parameters, buffers, the optimizer's slots and the weights' averages: what goes from step to step."""
@@ -86,12 +86,19 @@ class Program:
         run: The function of :class:`Arguments` to the state and the losses after, as ``jax.jit`` made it.
         signature: What else is known.
         like: Arguments of the form that all will have.
+        body: The function that ``run`` was made from.
+
+    Attributes:
+        signature: As given.
+        body: Likewise; ``None`` of a program that was saved, which is compiled code to JAX.
     """
 
-    def __init__(self, run: Any, signature: Signature, like: Arguments) -> None:
-        self.signature = signature
+    def __init__(
+        self, run: Any, signature: Signature, like: Arguments, body: Callable[..., tuple[Carry, Array]] | None = None
+    ) -> None:
+        self.signature, self.body = signature, body
         with on_cpu():
-            self._compiled = compiled(run.lower(*_shapes(like)))
+            self._compiled = compiled(run.lower(*shapes(like)))
 
     @classmethod
     def of(cls, captured: Captured, like: Arguments) -> Program:
@@ -100,7 +107,8 @@ class Program:
         Raises:
             LoweringError: An operator cannot be lowered.
         """
-        return cls(_jitted(captured), _signature(captured), like)
+        body = _epoch(captured)
+        return cls(_jitted(body), _signature(captured), like, body)
 
     @classmethod
     def loaded(cls, saved: Saved, like: Arguments) -> Program:
@@ -126,12 +134,12 @@ def saved_program(captured: Captured, like: Arguments) -> Saved:
         LoweringError: An operator cannot be lowered.
     """
     with on_cpu():
-        code = bytes(export.export(_jitted(captured))(*_shapes(like)).serialize())
+        code = bytes(export.export(_jitted(_epoch(captured)))(*shapes(like)).serialize())
     return Saved(code, _signature(captured))
 
 
-def _jitted(captured: Captured) -> Any:
-    return jax.jit(_epoch(captured), donate_argnums=0)
+def _jitted(body: Callable[..., tuple[Carry, Array]]) -> Any:
+    return jax.jit(body, donate_argnums=0)
 
 
 def _signature(captured: Captured) -> Signature:
@@ -197,7 +205,9 @@ def _double(parameters: list[Any]) -> bool:
     return any(parameter.dtype == np.float64 for parameter in parameters)
 
 
-def _shapes(arguments: Arguments) -> Arguments:
+def shapes(arguments: Arguments) -> Arguments:
+    """Arguments without their values: what a program is compiled for."""
+
     def shape(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)  # type: ignore[no-untyped-call]
 

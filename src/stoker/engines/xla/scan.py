@@ -59,13 +59,20 @@ class Scan:
 
     def advance(self, start: int, stop: int) -> list[float]:
         """Make the updates from ``start`` up to ``stop``, and move the schedule on past them; their losses."""
-        self._fill(start, stop)
+        self.fill(start, stop)
         return self.made(start, stop)
 
     def made(self, start: int, stop: int) -> list[float]:
         """Make these updates, whose scalars were put in; their losses."""
-        given = self._arguments._replace(carry=self.carry, start=np.int32(start), stop=np.int32(stop))
-        self.carry, losses = self.program(given)
+        return self.taken(*self.program(self.given(start, stop)), start, stop)
+
+    def given(self, start: int, stop: int) -> Arguments:
+        """What a program is called with to make these updates."""
+        return self._arguments._replace(carry=self.carry, start=np.int32(start), stop=np.int32(stop))
+
+    def taken(self, carry: Carry, losses: Any, start: int, stop: int) -> list[float]:
+        """Take what a program made of it; the losses of these updates."""
+        self.carry = carry
         values: list[float] = np.asarray(losses)[start:stop].tolist()
         return values
 
@@ -87,8 +94,8 @@ class Scan:
         cohorts = [replace(cohort, counts=counts) for cohort, counts in zip(state.cohorts, self.counts, strict=True)]
         write_state(self.step.optimizer, state.update, cohorts)
 
-    def _fill(self, start: int, stop: int) -> None:
-        """Put in the scalars of these updates."""
+    def fill(self, start: int, stop: int) -> None:
+        """Put in the scalars of these updates, and move the schedule on past them."""
         groups, schedule = self.state.groups, self.step.schedule
         if schedule is None:
             self.put(start, [[float(group["lr"])] * (stop - start) for group in groups], groups)

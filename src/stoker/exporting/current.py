@@ -15,10 +15,11 @@ from stoker._version import __version__
 from stoker.errors import ExportError, RunError
 from stoker.exporting.formats.base import Format
 from stoker.jobs.run import Run
-from stoker.runs.files import read_json
+from stoker.runs.files import read_json, refuse_link_out
 
 __all__ = ["contract_path", "read_current", "seal", "versions"]
 
+MOST_BYTES = 1 << 31  # as protobuf has it, which ONNX is written in
 _MATTER = ("stoker", "torch", "onnxruntime")
 """What answered in the comparison: with another version of these, the file has to be compared again."""
 
@@ -75,6 +76,9 @@ def read_current(run: Run, one: Format, file: Path) -> bytes:
     """
     try:
         contract = read_json(contract_path(file))
+        refuse_link_out(file, file.parent)
+        if not file.is_file() or file.stat().st_size > MOST_BYTES:  # a pipe, a file of holes
+            raise FileNotFoundError
         content = file.read_bytes()
     except (OSError, RunError) as error:
         raise _not_current(file, "must be there with its contract", type(error).__name__) from None

@@ -118,6 +118,33 @@ def test_weights_read_past_the_model_are_told() -> None:
     assert trainer.engine_reason == "eager: the step reads layer.weight past the model"
 
 
+class Scaled(nn.Module):
+    """A criterion that has a buffer of the model's, which the model may write to."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.register_buffer("scale", model.mean)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs, targets) + self.scale.square().sum()  # type: ignore[operator]
+
+
+def moving(model: Any, found: Tensor) -> Tensor:
+    model.mean.mul_(0.9).add_(found.detach().mean(0))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [(lambda _, found: found, "compiled: as asked"), (moving, "eager: the step reads mean past the model")],
+)
+def test_a_buffer_read_past_the_model_must_stay_as_it_is(then: Any, reason: str) -> None:
+    model = Written(then)
+    trainer = Trainer(model, Scaled(model), "sgd", lr=0.01, engine="compiled", device="cpu", metrics=())
+    trainer.fit((X, Y), epochs=1, batch_size=16, progress="none", check=False)
+    assert trainer.engine_reason == reason
+
+
 def test_tensors_of_the_same_memory_are_told() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1))
     model[1].weight.data = model[0].weight.data

@@ -313,12 +313,36 @@ def _gradient_function(step: Step, state: State) -> Any:
 
 def _unfaithful(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:
     """Why a graph is not what the step computes; ``None`` if nothing is found."""
-    outside = foreign(graph, {**state.parameters, **state.buffers})
+    moved = written(graph, len(state.parameters), list(state.buffers))
+    outside = foreign(graph, {**state.parameters, **{name: state.buffers[name] for name in moved}})
     if outside is not None:
         return f"the step reads {outside} past the model"
     if not any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
         return None  # the engine compares the program's own updates
     return _differs_in_common_noise(step, state, graph, inputs, targets)
+
+
+def written(graph: fx.GraphModule, before: int, buffers: Sequence[str]) -> list[str]:
+    """Those of the buffers that a step gives back as others than it was given.
+
+    Args:
+        graph: Whose placeholders are as many parameters, then the buffers; and whose outputs end with the buffers.
+        before: How many parameters.
+        buffers: Their names.
+    """
+    given = [node for node in graph.graph.nodes if node.op == "placeholder"][before : before + len(buffers)]
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    after = tree_leaves(output.args[0])[-len(buffers) :] if buffers else []
+    return [name for name, one, other in zip(buffers, given, after, strict=True) if _copied(other) is not one]
+
+
+def _copied(node: Any) -> Any:
+    while isinstance(node, fx.Node) and str(node.target) in _COPIES:
+        node = node.args[0]
+    return node
+
+
+_COPIES = {"aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default"}
 
 
 def _differs_in_common_noise(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:

@@ -117,7 +117,7 @@ def form_digest(step: Step, source: ResidentBatches, state: State) -> str:
 
 def _form(step: Step, source: ResidentBatches, state: State, *, portable: bool) -> tuple[Any, ...]:
     inputs = {id(module) for _, module in rated(step.model)}
-    own = {id(tensor) for tensor in (*step.model.parameters(), *step.model.buffers())}
+    own = {id(parameter) for parameter in step.model.parameters()}
 
     def look(tensor: Tensor) -> Hashable:
         return "the model's" if id(tensor) in own else mark(tensor, portable=portable)

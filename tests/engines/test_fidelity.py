@@ -75,7 +75,13 @@ def reads_past(holder: list[nn.Module]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda outputs, targets: F.mse_loss(outputs, targets) + 0.02 * weight.square().sum()  # type: ignore[operator]
 
 
+def slowly(model: Any, found: Tensor) -> Tensor:
+    model.slow = 0.99 * model.__dict__.get("slow", torch.zeros(1)) + 0.01 * found.detach().mean(0)
+    return found - model.slow  # type: ignore[no-any-return]
+
+
 REFUSED = {
+    "a tensor that is no buffer": (slowly, r"a step changes Written\.slow$"),
     "a counter": (counted, r"a step changes Written\.n$"),
     "a list": (kept, r"a step changes Written\.seen$"),
     "Python's numbers": (of_python, r"a step draws from Python's or NumPy's random numbers$"),

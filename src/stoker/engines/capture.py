@@ -230,7 +230,7 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
                 inputs,
                 targets,
             )
-            reason = changed()
+            changes = changed()
         parameters = list(_plain(state.parameters).values())
         clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
         update = trace(
@@ -243,7 +243,7 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
             [average.detach() for average in state.averages],
             [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
-        reason = reason or _unfaithful(step, state, gradients, inputs, targets)
+        reason = changes.said or _unfaithful(step, state, gradients, changes.replaced, inputs, targets)
     except CaptureError:
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
@@ -311,12 +311,17 @@ def _gradient_function(step: Step, state: State) -> Any:
     return gradients
 
 
-def _unfaithful(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:
+def _unfaithful(
+    step: Step, state: State, graph: fx.GraphModule, replaced: Mapping[str, Tensor], inputs: Any, targets: Any
+) -> str | None:
     """Why a graph is not what the step computes; ``None`` if nothing is found."""
     moved = written(graph, len(state.parameters), list(state.buffers))
     outside = foreign(graph, {**state.parameters, **{name: state.buffers[name] for name in moved}})
     if outside is not None:
         return f"the step reads {outside} past the model"
+    outside = foreign(graph, replaced)
+    if outside is not None:
+        return f"a step changes {outside}"
     if not any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
         return None  # the engine compares the program's own updates
     return _differs_in_common_noise(step, state, graph, inputs, targets)

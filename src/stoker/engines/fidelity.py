@@ -13,6 +13,7 @@ import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,27 +23,47 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stoker.engines.held import LONGEST, held_values, notes
 
-__all__ = ["CommonNoise", "far", "foreign", "repeated_noise", "undone"]
+__all__ = ["Changes", "CommonNoise", "far", "foreign", "repeated_noise", "undone"]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What code did to the modules it ran in.
+
+    Attributes:
+        said: What of it a graph does not have, in words; ``None`` if there is nothing.
+        replaced: Tensors, by the attributes that hold others now.
+    """
+
+    said: str | None
+    replaced: dict[str, Tensor]
 
 
 @contextmanager
-def undone(modules: Sequence[nn.Module]) -> Iterator[Callable[[], str | None]]:
+def undone(modules: Sequence[nn.Module]) -> Iterator[Callable[[], Changes]]:
     """Within this block modules may be changed: afterwards they hold what they held before.
 
     Yields:
-        A function that says what has been changed so far that a graph does not have, in words; ``None`` if nothing has.
+        A function that says what has been changed so far.
     """
     kept = [(module, dict(vars(module)), list(_containers(vars(module).values()))) for module in modules]
     before = _noted(modules)
     pythons, numpys = random.getstate(), _numpys_state()
 
-    def changed() -> str | None:
+    def changed() -> Changes:
+        said = None
+        if random.getstate() != pythons or any(map(operator.ne, _numpys_state(), numpys)):
+            said = "a step draws from Python's or NumPy's random numbers"
         for (place, name), value in _noted(modules).items():
             if before.get((place, name)) != value:
-                return f"a step changes {f'{type(modules[place]).__name__}.{name}'}"
-        if random.getstate() != pythons or any(map(operator.ne, _numpys_state(), numpys)):
-            return "a step draws from Python's or NumPy's random numbers"
-        return None
+                said = said or f"a step changes {type(modules[place]).__name__}.{name}"
+        replaced = {
+            f"{type(module).__name__}.{name}": value
+            for module, attributes, _ in kept
+            for name, value in attributes.items()
+            if isinstance(value, Tensor) and vars(module).get(name) is not value
+        }
+        return Changes(said, replaced)
 
     try:
         yield changed

@@ -8,7 +8,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --durations=20
 
-.PHONY: demo test test-quick test-latest test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
+.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -27,13 +27,17 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/stoker fit digits --epochs 30
 
 test: $(VENV)/.installed lint docs
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not long"
+
+# Kills, hostile files and fuzzing at length: minutes more than belong into each run of the suite.
+test-long: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m long
 
 test-quick: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 test-latest: $(LATEST)/.installed
-	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "not slow or torch"
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "torch and not long"
 
 # Trainings killed at random moments and resumed, beside ones that nobody killed. CHAOS_ARGS: such as '--kills 200 --seed 7'.
 test-chaos: $(VENV)/.installed

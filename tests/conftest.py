@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from stoker.data.dataset import ImageSet, Table
 
 
-ON_TORCH = ("contract", "engines", "training", "models", "distributed", "exporting", "book")
-"""The rooms whose slow tests, too, are run with each version of torch."""
+ON_TORCH = ("contract", "engines", "training", "models", "distributed", "book")
+"""The rooms whose tests are run with each version of torch."""
+NEAR_TORCH = ("exporting", "jobs", "metrics", "runs", "serving", "sklearn", "tuning")
+"""Those whose quick tests are."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of these rooms."""
     for item in items:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
-        if room in ON_TORCH:
+        if room in ON_TORCH or (room in NEAR_TORCH and item.get_closest_marker("slow") is None):
             item.add_marker(pytest.mark.torch)
 
 

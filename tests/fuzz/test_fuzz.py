@@ -19,6 +19,7 @@ def fuzzed(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_found_in_a_few_seconds(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="fuzzing needs the package atheris")
@@ -37,6 +38,7 @@ atheris.Fuzz()
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_finding_is_shown_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,17 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="it forks, and limits a process's memory"),
 ]
 
+IN_SHORT = {
+    "run: config.json",
+    "run: model.safetensors",
+    "checkpoint",
+    "import-weights: .pt",
+    "source: .csv",
+    "predict: rows",
+    "server: JSON rows",
+}
+NAMES = [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.long) for name in LOADERS]
+
 PEAK = 640 << 20
 """Bytes that a loader of a hostile file may take at most; docs/files.md says so."""
 
@@ -66,13 +77,13 @@ def faults(outcome: Outcome, may_be_read: bool) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_good_files_are_read(name: str, good: Path, zygote: Zygote, place: Path) -> None:
     outcome = zygote.read(name, needed(LOADERS[name], good, place / "files"))
     assert (outcome.how, outcome.acts) == ("read", []), outcome
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_hostile_files(name: str, good: Path, zygote: Zygote, place: Path) -> None:
     loader = LOADERS[name]
     wrong = []
@@ -144,6 +155,7 @@ PLACED: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, loader in LOADERS.items() if not name.startswith("server")])
 def test_what_stands_in_a_files_place(name: str, good: Path, zygote: Zygote, place: Path) -> None:
     loader, wrong = LOADERS[name], []

@@ -60,6 +60,7 @@ def test_damaged_files_are_read_or_refused(name: str, good: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LOADERS)
 def test_many_damaged_files_are_read_or_refused(name: str, good: Path, tmp_path: Path) -> None:
     tried(LOADERS[name], good, tmp_path, 250 if name in QUICK else 40)

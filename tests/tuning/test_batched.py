@@ -254,6 +254,7 @@ def test_what_cannot_be_batched_is_said_once(
     assert result.counts["complete"] == 4
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_workers_with_a_batch_each(tmp_path: Path) -> None:
     notes: list[str] = []
@@ -332,6 +333,7 @@ def test_a_batch_that_was_half_begun_is_made_up(tmp_path: Path) -> None:
 QUICK = ("--study-name", "s", "--batch-trials", "4", "--no-refit", "--norm", "none")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_in_the_middle_of_batches_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
@@ -354,6 +356,7 @@ def test_killed_in_the_middle_of_batches_it_ends_as_if_never_killed(tmp_path: Pa
     assert results(url, "s") == results(f"sqlite:///{whole / 'study.db'}", "s")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_of_a_batch_where_they_are(number: signal.Signals, code: int, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from loops import BATCH, EPOCHS, OWN_NOISE, ROWS, SEED, TOLERANCE, assert_same_s
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
+from stoker.engines import eager, takeover
 from stoker.engines.registry import ENGINES
-from stoker.training.callbacks import Callback, StepProgress
+from stoker.training.callbacks import Callback, EpochProgress
 from stoker.training.criteria import MeanCrossEntropy
 from stoker.training.optimizers import build_optimizer, optimizer_names
 from stoker.training.trainer import Trainer
@@ -207,8 +208,13 @@ def without_noise(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 
 @engines
 @pytest.mark.parametrize("layer", ["dropout", "attention"])
-def test_noise_is_fresh_in_each_step_and_the_seeds_own(engine: str, layer: str) -> None:
+def test_noise_is_fresh_in_each_step_and_the_seeds_own(
+    engine: str, layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make, inputs = LAYERS[layer]
+    monkeypatch.setattr(takeover, "FIRST_SEGMENT", 1)
+    monkeypatch.setattr(takeover, "SEGMENT_SECONDS", 0.0)
+    monkeypatch.setattr(eager, "SEGMENT_SECONDS", 0.0)
 
     def fit(seed: int, rate: float = 0.01) -> tuple[list[float], nn.Module]:
         model = built(make)
@@ -217,8 +223,8 @@ def test_noise_is_fresh_in_each_step_and_the_seeds_own(engine: str, layer: str) 
         losses: list[float] = []
 
         class Ear(Callback):
-            def on_step_end(self, step: StepProgress) -> None:
-                losses.append(float(step.loss))
+            def on_progress(self, progress: EpochProgress) -> None:
+                losses.append(progress.loss)  # the mean so far
 
         trainer.fit(data, epochs=2, batch_size=1, progress="none", callbacks=[Ear()])
         return losses, model
@@ -229,7 +235,8 @@ def test_noise_is_fresh_in_each_step_and_the_seeds_own(engine: str, layer: str) 
     assert losses == again
     assert_same_state("eager", model, same)
     assert losses != other
-    still, _ = fit(seed=1, rate=0.0)  # the same weights and the same row: only the noise differs from step to step
+    # The same weights and the same row: only the noise differs from step to step, and with it the mean so far.
+    still, _ = fit(seed=1, rate=0.0)
     assert len(set(still)) > ROWS / 2
 
 

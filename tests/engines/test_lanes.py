@@ -139,6 +139,30 @@ def test_three_are_three_single_ones(what: str, made: list[tuple[int, int]]) -> 
     assert not np.allclose(first, second, rtol=1e-3), "they must differ, or nothing is shown"
 
 
+def momentum_through_zero(optimizer: Any) -> Any:
+    """It is 0 to the bit in the 15th, the 18th or the 21st update."""
+    total = 40 + round(optimizer.param_groups[0]["lr"] * 1000)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total, base_momentum=0.0, max_momentum=0.9)
+
+
+def test_each_may_come_to_another_update_than_the_programs() -> None:
+    order = Order(dense, momentum=0.9, schedule=momentum_through_zero, schedule_interval="step")
+    results, _ = together([order] * 3)
+    for place, result in enumerate(results):
+        assert_same(result, order(place, None))
+        assert result[0].state.schedule is not None
+        assert result[0].state.schedule.scheduler.last_epoch == 40
+
+
+def test_a_label_out_of_range_is_an_error_to_each() -> None:
+    labels = LABELS.clone()
+    labels[130] = 3
+    data = (X, labels), (VALID, VALID_LABELS)
+    order = Order(lambda place: network(place, out=3), data, criterion="cross-entropy")
+    with pytest.raises(IndexError, match="Target 3 is out of bounds"):
+        together([order] * 2)
+
+
 def images(place: int) -> nn.Module:
     torch.manual_seed(place)
     return nn.Sequential(

@@ -27,6 +27,12 @@ def test_as_plain_data_and_back(standing: Standing) -> None:
     assert Standing.from_dict(json.loads(json.dumps(standing.as_dict()))) == standing
 
 
+def test_one_of_before_epochs_without_change_were_counted() -> None:
+    data = Standing("compiled", changes=2).as_dict()
+    del data["same"]
+    assert Standing.from_dict(data) == Standing("compiled", changes=2)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"program": 1}, {"idle": [1]}, {"idle": "a"}, {"noise": "3"}, {"engine": None}, {"more": 1}]
 )

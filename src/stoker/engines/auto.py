@@ -9,12 +9,11 @@ runs may differ in their last bits, as two engines do.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -79,8 +78,13 @@ class AutoEngine:
         self._attempt: Attempt | None = None
         self._data: Data | None = None
         self._builds = 0
+        self._form: tuple[Any, ...] | None = None
         self._noise: int | None = None
         self._resumed: Standing | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own program: this one is of the original's tensors, and compiled into this process."""
+        return {**vars(self), "_attempt": None, "_made": None, "_build": None, "_data": None}
 
     @property
     def explanation(self) -> str:
@@ -103,9 +107,12 @@ class AutoEngine:
         if self._attempt is not None:
             from stoker.engines.takeover import stood
 
+            if not isinstance(batches, ResidentBatches):
+                return unknown
             if self.name == "compiled" and under_way:
-                return replace(stood(self._attempt, blank), noise=self._noise)
-            if not under_way and isinstance(batches, ResidentBatches):
+                goes_on = self._attempt.goes_on(step, batches)
+                return replace(stood(self._attempt, blank), noise=self._noise) if goes_on else unknown
+            if not under_way:
                 state = self._attempt.state(step, Plan(batches, 0, step.accumulate))
                 return unknown if state is None else stood(self._attempt, blank, form_digest(step, batches, state))
         if self._made is not None and self._made.refusal is not None:
@@ -144,8 +151,6 @@ class AutoEngine:
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
         refusal = unsupported(step, batches)
-        if refusal is None and step.on_update is not None and not self.deterministic:
-            refusal = "a callback listens to each step"
         if refusal is not None:
             return self._stay(refusal).train_epoch(step, batches, watch)
         assert isinstance(batches, Epoch)
@@ -160,12 +165,14 @@ class AutoEngine:
         state = None if self._attempt is None else self._attempt.state(step, plan)
         if state is not None:
             self._builds = 0
-            if not outcome.steps or self._noise is None:
+            if not outcome.steps:
                 self._noise = _noise()
             return self._compiled(step, state, plan, batches, watch)
         made = self._made
         if made is not None and current_state(step, plan.source, made.idle, made.known) is None:
             self._made = None  # it was for another step
+        if self._builds == CHANGES and self._build is None and self._made is None:
+            self._look_again(step, plan)
         if self._eagerly(step, batches, plan, outcome, watch):
             return outcome
         return self._taken_over(step, batches, plan, outcome, watch)
@@ -189,6 +196,13 @@ class AutoEngine:
         self._eager.go_on(step, batches, look, outcome, batches.cut)
         self._note(time.perf_counter() - began, outcome.steps - before)
         return not sooner
+
+    def _look_again(self, step: Step, plan: Plan) -> None:
+        """Once too many programs were made in vain: whether the step is what it was when the last epoch began."""
+        idle = idle_parameters(step.model)
+        if self._form is not None and current_state(step, plan.source, idle, self._form) is not None:
+            self._builds -= 1
+        self._form = form(step, plan.source, State.of(step, idle))
 
     def _note(self, seconds: float, steps: int) -> None:
         """Note how long steps took, unless a program was being made beside them, which holds them up."""
@@ -234,13 +248,17 @@ class AutoEngine:
     def _taken_over(self, step: Step, batches: Epoch, plan: Plan, outcome: EpochOutcome, watch: Watch) -> EpochOutcome:
         """Let the program make the rest of the epoch, once its first updates were compared with real ones."""
         from stoker.engines.takeover import first_updates
+        from stoker.engines.xla.scan import AnotherUpdateError
 
         made, place = self._made, f"epoch {batches.number + 1}, step {outcome.steps + 1}"
         assert made is not None
         attempt = self._opened(made, step, plan)
         if attempt is not None:
             assert self._data is not None
-            compared = first_updates(attempt, step, plan, self._data, _noise(), outcome)
+            try:
+                compared = first_updates(attempt, step, plan, self._data, _noise(), outcome)
+            except AnotherUpdateError:
+                return self._rest(step, plan, batches, watch)
             if compared is None:
                 return outcome
             if compared.refusal is None:
@@ -251,11 +269,24 @@ class AutoEngine:
                 self.name, self.reason = "compiled", None
                 if not watch(outcome):  # who watches may keep what has been chosen
                     return outcome
-                return self._compiled(step, State.of(step, compared.idle), plan, batches, watch)
+                state = compared.state(step, plan)
+                if state is None:  # who watches has made another step of it
+                    return self._another(step, plan, batches, watch)
+                return self._compiled(step, state, plan, batches, watch)
             self._made = Made(made.idle, made.known, compared.refusal)
             self.reason = compared.refusal
-        rest = itertools.islice(plan.source.epoch(batches.number), outcome.steps * plan.accumulate, None)
-        return self._eager.go_on(step, rest, watch, outcome, batches.cut)
+        return self._rest(step, plan, batches, watch)
+
+    def _rest(self, step: Step, plan: Plan, batches: Epoch, watch: Watch) -> EpochOutcome:
+        """Make what is left of an epoch eagerly."""
+        made = batches.outcome.steps
+        return self._eager.go_on(step, plan.rest(made), watch, batches.outcome, batches.cut)
+
+    def _another(self, step: Step, plan: Plan, batches: Epoch, watch: Watch) -> EpochOutcome:
+        """The same, where the program is no longer the step's."""
+        self._attempt = self._made = None
+        self.name, self.reason = "eager", "the step has become another"
+        return self._rest(step, plan, batches, watch)
 
     def _opened(self, made: Made, step: Step, plan: Plan) -> Attempt | None:
         """The program that was made; ``None`` if the step is another by now, and needs another."""
@@ -280,12 +311,16 @@ class AutoEngine:
         from stoker.engines.xla.scan import Data
 
         assert self._attempt is not None
-        assert self._noise is not None
-        if self._data is None or self._data.source is not plan.source:
-            self._data = Data.of(plan.source)
+        self._data = Data.of(plan.source, self._data)
         self.name, self.reason = "compiled", None
         outcome, cut = batches.outcome, batches.cut
-        return run_epoch(self._attempt, step, state, plan, self._data, self._noise, outcome, watch, cut)
+        if self._noise is not None:
+            if run_epoch(self._attempt, step, state, plan, self._data, self._noise, outcome, watch, cut):
+                return outcome
+            if self._attempt.state(step, plan) is None:
+                return self._another(step, plan, batches, watch)
+        self._noise = self._attempt.seen = None  # what is kept within an epoch that goes on eagerly has no noise
+        return self._rest(step, plan, batches, watch)
 
     def _by_shape(self, step: Step, batches: Epoch, plan: Plan, watch: Watch) -> EpochOutcome:
         from stoker.engines.compiled import CompiledEngine

@@ -131,6 +131,8 @@ def uncapturable(step: Step) -> str | None:
         return "an autocast around the training"  # a graph, traced within it, would be cast a second time
     if any(getattr(nn.modules.module, hooks, None) for hooks in _GLOBAL_HOOKS):
         return "a hook on all modules"
+    if any(getattr(module, hooks, None) for one in step.criteria for module in one.modules() for hooks in _HOOKS):
+        return "a hook on the criterion"
     for name, module in step.model.named_modules():
         if any(getattr(module, hooks, None) for hooks in _HOOKS):
             return f"a hook on {name or 'the model'}"

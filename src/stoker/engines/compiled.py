@@ -6,7 +6,6 @@ eager engine carries on, and :attr:`CompiledEngine.reason` says why.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,8 +18,9 @@ from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
-from stoker.engines.plan import CHANGES, CHANGING, Plan, form, form_digest, unsupported
+from stoker.engines.plan import CHANGING, Plan, form, form_digest, unsupported
 from stoker.engines.reuse import PROGRAMS, sameness
+from stoker.engines.settled import Changes
 from stoker.engines.standing import Standing
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
 from stoker.engines.takeover import (
@@ -36,7 +36,7 @@ from stoker.engines.takeover import (
 )
 from stoker.engines.together import Lane
 from stoker.engines.xla.program import Program
-from stoker.engines.xla.scan import Data
+from stoker.engines.xla.scan import AnotherUpdateError, Data
 
 __all__ = ["CompiledEngine"]
 
@@ -59,9 +59,13 @@ class CompiledEngine:
         self._eager = EagerEngine()
         self._attempt: Attempt | None = None
         self._data: Data | None = None
-        self._changes = 0
+        self._changes = Changes()
         self._noise: int | None = None
         self._resumed: Standing | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own program: this one is of the original's tensors, and compiled into this process."""
+        return {**vars(self), "_attempt": None, "_data": None, "_lane": None}
 
     @property
     def explanation(self) -> str:
@@ -73,20 +77,22 @@ class CompiledEngine:
 
     def standing(self, step: Step, batches: Batches, *, under_way: bool) -> Standing:
         """See :class:`stoker.engines.step.Engine`."""
-        attempt, blank = self._attempt, Standing("compiled", changes=self._changes, reason=self.reason)
-        if attempt is None:
+        changes, attempt = self._changes, self._attempt
+        blank = Standing("compiled", changes=changes.count, same=changes.same, form=changes.form, reason=self.reason)
+        if attempt is None or not isinstance(batches, ResidentBatches):
             return blank
         if under_way:
             stale = attempt.program is not None and self.reason is not None  # eager steps are made instead
-            return blank if stale else replace(stood(attempt, blank), noise=self._noise)
-        if not isinstance(batches, ResidentBatches):
-            return blank
+            goes_on = not stale and attempt.goes_on(step, batches)
+            return replace(stood(attempt, blank), noise=self._noise) if goes_on else blank
         state = attempt.state(step, Plan(batches, 0, step.accumulate))
         return blank if state is None else stood(attempt, blank, form_digest(step, batches, state))
 
     def resume(self, standing: Standing) -> None:
         """See :class:`stoker.engines.step.Engine`."""
-        self._resumed, self._changes, self._noise = standing, standing.changes, standing.noise
+        self._resumed, self._noise = standing, standing.noise
+        made = standing.program or standing.refusal is not None  # whose form it is then
+        self._changes = Changes(standing.changes, standing.same, None if made else standing.form)
         self._attempt = None  # of another training
         self.reason = standing.reason
 
@@ -102,36 +108,54 @@ class CompiledEngine:
         begun = outcome.steps
         if not begun:
             self._noise = int(torch.randint(2**31 - 1, ()))  # of this epoch, from the generator seeded for it
-        seed = self._noise or 0
-        if self._data is None or self._data.source is not plan.source:
-            self._data = Data.of(plan.source)
+        self._data = Data.of(plan.source, self._data)
         if self._resumed is not None:
             if self._resumed.program or self._resumed.refusal is not None:
                 self._attempt = reopened(self._resumed, step, plan, self._data)
             self._resumed = None
         state = None if self._attempt is None else self._attempt.state(step, plan)
         if not begun:
-            self._changes = 0 if state is not None else self._changes + 1
-        if self._changes > CHANGES:
-            self.reason = CHANGING
+            self._changes.begin(step, plan.source, fits=state is not None)
+        if self._changes.too_many:
+            self.reason, self._attempt, self._noise = CHANGING, None, None
             return self._eager.train_epoch(step, batches, watch)
+        if self._noise is None:  # it went on eagerly before it was interrupted
+            return self._rest(step, plan, batches, watch)
         if self._attempt is None or state is None:
-            self._attempt = self._tried(step, plan, self._data, seed, outcome)
+            self._attempt = None
+            try:
+                self._attempt = self._tried(step, plan, self._data, self._noise, outcome)
+            except AnotherUpdateError:
+                return self._rest(step, plan, batches, watch)
             if self._attempt is None:  # the epoch was ended within the first steps, and nothing is known yet
                 return outcome
             state = State.of(step, self._attempt.idle)
-        self.reason = self._attempt.refusal
         if self._attempt.program is None:
-            made = itertools.islice(iter(batches), (outcome.steps - begun) * step.accumulate, None)
-            return self._eager.go_on(step, made, watch, outcome, batches.cut)
+            return self._rest(step, plan, batches, watch)
         advance: Advance = alone
         if self._lane is not None:
             advance = partial(self._lane.advance, sameness(step, plan, state), self._data)
-        return run_epoch(self._attempt, step, state, plan, self._data, seed, outcome, watch, batches.cut, advance)
+        if run_epoch(self._attempt, step, state, plan, self._data, self._noise, outcome, watch, batches.cut, advance):
+            return outcome
+        if self._attempt.state(step, plan) is None:
+            self._attempt = None
+        return self._rest(step, plan, batches, watch)
+
+    def _rest(self, step: Step, plan: Plan, batches: Epoch, watch: Watch) -> EpochOutcome:
+        """Make what is left of an epoch eagerly; what is kept within it says so by having no noise."""
+        self._noise, self.reason = None, None
+        if self._attempt is not None:
+            self.reason, self._attempt.seen = self._attempt.refusal, None
+        made = batches.outcome.steps
+        return self._eager.go_on(step, plan.rest(made), watch, batches.outcome, batches.cut)
 
     @staticmethod
     def _tried(step: Step, plan: Plan, data: Data, seed: int, outcome: EpochOutcome) -> Attempt | None:
-        """Make three real updates, and a program whose updates are the last two of them to within rounding."""
+        """Make three real updates, and a program whose updates are the last two of them to within rounding.
+
+        Raises:
+            AnotherUpdateError: The schedule came to another update than the program's.
+        """
         if not real_update(step, plan, outcome):
             return None
         idle = idle_parameters(step.model)

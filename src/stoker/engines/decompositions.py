@@ -143,7 +143,9 @@ def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | N
 def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 0:
         return F.one_hot(x)  # as many as the values say, which cannot be traced
-    return (x[..., None] == torch.arange(num_classes, device=x.device)).long()  # without a look at the values
+    classes = torch.arange(num_classes, device=x.device)
+    chosen = classes.index_select(0, x.flatten()).view(x.shape)  # x itself, but for the look at whether it is one
+    return (chosen[..., None] == classes).long()
 
 
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,6 +73,10 @@ class Plan:
         """The rows of the whole updates, ``[updates, accumulate, batch]``."""
         return self.order[: self.updates * self.rows].view(self.updates, self.accumulate, self.source.batch_size)
 
+    def rest(self, updates: int) -> Iterator[Batch]:
+        """The batches that are left of the epoch after so many updates."""
+        return itertools.islice(self.source.epoch(self.number), updates * self.accumulate, None)
+
     def window(self, step: Step, update: int) -> tuple[Batch, ...]:
         """The batches of one update, as the step wants them; the one after the last whole one is what is left."""
         rows = self.order[update * self.rows : (update + 1) * self.rows]
@@ -83,6 +88,8 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
     """Why steps over these batches cannot be one program, as far as can be told without trying."""
     if not isinstance(batches, Epoch) or not isinstance(batches.batches, ResidentBatches):
         return "the data are not resident tensors"
+    if step.on_update is not None:  # who is told of each step may change what the next one begins with
+        return "a callback listens to each step"
     if step.replicas is not None:
         return "several processes train together"
     if step.device.type != "cpu":

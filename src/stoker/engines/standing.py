@@ -24,12 +24,15 @@ class Standing:
         refusal: Why none ever will; ``None`` if that is open, or if one does.
         idle: Parameters that got no gradient.
         exported: Whether the program went through its saved form, which may round otherwise.
-        noise: What seeds the noise of the epoch under way, where the program makes its steps; ``None`` between epochs.
+        noise: What seeds the noise of the epoch under way, where the program makes its steps; ``None`` between epochs,
+            and where what is left of an epoch is made eagerly.
         timed: Whether a clock had its part in it.
         since: From where on, in words.
         reason: Why the eager engine's steps stand in, in words; ``None`` if they do not.
         changes: How often the step became another.
-        form: A hash of the step's form, between epochs: what is made for it does not hold for another.
+        same: For how many epochs it has been the same since; see :class:`stoker.engines.settled.Changes`.
+        form: A hash of the step's form, between epochs: what is made for it does not hold for another. Where nothing is
+            made any more, that of the last epoch.
     """
 
     engine: str
@@ -42,6 +45,7 @@ class Standing:
     since: str = ""
     reason: str | None = None
     changes: int = 0
+    same: int = 0
     form: str | None = None
 
     @property
@@ -71,8 +75,10 @@ class Standing:
             "since": (str,),
             "reason": (str, type(None)),
             "changes": (int,),
+            "same": (int,),
             "form": (str, type(None)),
         }
+        data = {"same": 0, **data}  # checkpoints of before it was counted
         fits = set(data) == set(kinds) and all(isinstance(data[name], kind) for name, kind in kinds.items())
         if not fits or not all(isinstance(name, str) for name in data["idle"]):
             raise CheckpointError("checkpoint", "must say how its engine stood", str(data)[:100], "It is damaged.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from stoker.data.resident import ResidentBatches
 from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
 from stoker.engines.fidelity import far
@@ -60,6 +61,8 @@ class Attempt:
         refusal: Why there is none.
         pace: Seconds of an update; ``None`` before it was measured.
         exported: Whether the program went through its saved form.
+        seen: The form at the end of the last segment, which may have come to differ by what forward passes noted down;
+            ``None`` where no program is at work.
     """
 
     idle: frozenset[str]
@@ -68,6 +71,12 @@ class Attempt:
     refusal: str | None = None
     pace: float | None = None
     exported: bool = False
+    seen: tuple[Any, ...] | None = None
+
+    def goes_on(self, step: Step, source: ResidentBatches) -> bool:
+        """Whether the epoch under way will go on with it."""
+        known = self.known if self.seen is None else self.seen
+        return current_state(step, source, self.idle, known) is not None
 
     def state(self, step: Step, plan: Plan) -> State | None:
         """The state as it is now; ``None`` if the attempt does not hold for it and these data."""
@@ -163,8 +172,7 @@ def real_update(step: Step, plan: Plan, outcome: EpochOutcome, losses: list[floa
     if losses is not None:
         losses.append(loss)
     outcome.add([loss], [update.rows])
-    heard = step.on_update is not None and bool(step.on_update(outcome.steps, update.loss))
-    return not heard and outcome.bad_step is None
+    return outcome.bad_step is None
 
 
 def first_updates(
@@ -247,28 +255,66 @@ def run_epoch(
     watch: Watch,
     cut: Callable[[int], int | None] = lambda _: None,
     advance: Advance = alone,
-) -> EpochOutcome:
-    """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly."""
+) -> bool:
+    """Make the updates that are left of an epoch: the whole ones by the program, a smaller one at the end eagerly.
+
+    Returns:
+        Whether the epoch is over. If not, the rest of it is the eager engine's: the schedule came to an update that is
+        not the program's, who watches has made another step of it, or a loss was not finite that is finite eagerly.
+    """
     program = attempt.program
     assert program is not None
     scan = Scan(program, step, state, plan, data, seed)
     while outcome.steps < plan.updates:
         length = FIRST_SEGMENT if attempt.pace is None else max(1, int(SEGMENT_SECONDS / attempt.pace))
-        if step.on_update is not None:
-            length = 1  # who listens to each step may look at the model, and may end the epoch there
         start = outcome.steps
         stop = min(start + length, plan.updates, cut(start) or plan.updates)
         losses, seconds = advance(scan, start, stop)
         stop = start + len(losses)
-        if stop - start > 1:
-            attempt.pace = seconds / (stop - start)
-        scan.hand_over()
-        outcome.add(losses, [plan.rows] * len(losses))
-        heard = step.on_update is not None and bool(step.on_update(stop, torch.tensor(losses[-1])))
-        if heard or outcome.bad_step is not None or (stop < plan.updates and not watch(outcome)):
-            return outcome
+        if len(losses) > 1:
+            attempt.pace = seconds / len(losses)
+        if not math.isfinite(sum(losses)):
+            return not _made_again(scan, step, plan, outcome)
+        if losses:
+            scan.hand_over()
+            outcome.add(losses, [plan.rows] * len(losses))
+        if stop == plan.updates:
+            break
+        if not scan.fits(state.groups):
+            attempt.seen = ()
+            return not watch(outcome)
+        before = State.of(step, attempt.idle)
+        attempt.seen, counts = form(step, plan.source, before), [cohort.counts for cohort in before.cohorts]
+        if not watch(outcome):
+            return True
+        now = current_state(step, plan.source, attempt.idle, attempt.seen)
+        if now is None:
+            return False
+        if not scan.is_at(now, counts):  # who watches has changed weights or moments
+            scan = Scan(program, step, now, plan, data, seed)
     ragged = len(plan.order) > plan.updates * plan.rows and outcome.steps == plan.updates
     if ragged and not real_update(step, plan, outcome):
-        return outcome
+        return True
     outcome.complete = outcome.bad_step is None
-    return outcome
+    return True
+
+
+def _made_again(scan: Scan, step: Step, plan: Plan, outcome: EpochOutcome) -> bool:
+    """Make a segment's updates eagerly, from the state before it, which was not handed over; whether the epoch goes on.
+
+    A loss that is not finite may stand for an error that torch raises: an index out of range. The schedule was moved
+    past these updates already, so that each gets the settings that it had then.
+    """
+    groups, alone = scan.state.groups, replace(step, schedule=None)
+    after = [dict(group) for group in groups]
+    for settings in scan.settings():
+        _set(groups, settings)
+        if not real_update(alone, plan, outcome):
+            return False
+    _set(groups, after)
+    return True
+
+
+def _set(groups: Iterable[Mapping[str, Any]], settings: Iterable[Mapping[str, Any]]) -> None:
+    for group, values in zip(groups, settings, strict=True):
+        cast("dict[str, Any]", group).update(values)

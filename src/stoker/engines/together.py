@@ -196,8 +196,11 @@ def _make(group: Sequence[_Meeting], size: int) -> None:
             if program is None:
                 meeting.losses, meeting.seconds = _alone(meeting.scan, start, stop)
             else:
-                meeting.scan.fill(start, stop)
-                ready.append(meeting)
+                filled = meeting.scan.fill(start, stop)
+                if filled == stop:
+                    ready.append(meeting)
+                elif filled > start:  # its schedule came to another update than the program's
+                    meeting.losses = meeting.scan.made(start, filled)
         except Exception as error:  # a schedule's
             meeting.error = error
     if program is None or not ready:

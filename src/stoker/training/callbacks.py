@@ -91,7 +91,8 @@ class Callback:
     def on_step_end(self, step: StepProgress) -> bool | None:
         """An update was made. Returning ``True`` asks the training to stop here.
 
-        It is called only where it is overridden, and then costs every step its call.
+        It is called only where it is overridden. Then it costs every step its call, and all steps are the eager
+        engine's, since anything may be changed between two of them.
         """
 
     def on_progress(self, progress: EpochProgress) -> None:

@@ -386,13 +386,40 @@ class At(Callback):
 def test_sigterm_keeps_what_there_is(engine: str, step: int, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     whole, going_on = trainer_of(engine=engine), trainer_of(engine=engine)
-    wanted = everything(whole, fit(whole, callbacks=[Callback()]))
+    deaf = At(10**9, signal.SIGTERM)
+    wanted = everything(whole, fit(whole, callbacks=[deaf]))
     keeping = {"checkpoint": tmp_path / "kept", "checkpoint_every": "1h"}
     with pytest.raises(SystemExit) as ended:
         fit(trainer_of(engine=engine), callbacks=[At(step, signal.SIGTERM)], **keeping)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is handler
     assert len(checkpoint_paths(tmp_path / "kept")) == 1
+    assert everything(going_on, fit(going_on, resume=True, callbacks=[deaf], **keeping)) == wanted
+
+
+class Between(Callback):
+    """Gets a signal between two segments."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def on_progress(self, progress: EpochProgress) -> None:
+        if 10 * (progress.epoch - 1) + progress.steps == self.step:
+            press(self.number)
+
+
+@pytest.mark.parametrize("step", [7, 25])
+def test_sigterm_keeps_what_a_program_has_come_to(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoker.engines.takeover.FIRST_SEGMENT", 1)
+    monkeypatch.setattr("stoker.engines.takeover.SEGMENT_SECONDS", 0.0)
+    whole, going_on = trainer_of(engine="compiled"), trainer_of(engine="compiled")
+    wanted = everything(whole, fit(whole))
+    assert whole.engine_reason == "compiled: as asked"
+    keeping = {"checkpoint": tmp_path, "checkpoint_every": "1h"}
+    with pytest.raises(SystemExit):
+        fit(trainer_of(engine="compiled"), callbacks=[Between(step, signal.SIGTERM)], **keeping)
+    (kept,) = checkpoint_paths(tmp_path)
+    assert read_checkpoint(kept)["under_way"]["steps"] == step % 10
     assert everything(going_on, fit(going_on, resume=True, **keeping)) == wanted
 
 

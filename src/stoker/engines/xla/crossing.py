@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,10 +18,22 @@ from stoker.engines.xla.dtypes import from_torch
 __all__ = ["borrowed", "copied", "overwrite", "to_torch"]
 
 
-def borrowed(tensors: Iterable[Tensor]) -> list[Array]:
-    """Arrays over the same memory, where its alignment allows that: for what is only read."""
+def borrowed(tensors: Iterable[Tensor], before: Iterable[Array] = ()) -> list[Array]:
+    """Arrays over the same memory, where its alignment and strides allow that; else copies: for what is only read.
+
+    Args:
+        tensors: Whose memory.
+        before: Of the same tensors at another time. One over memory that is still the tensor's is returned again.
+    """
     with on_cpu():
-        return [jax.dlpack.from_dlpack(tensor.detach().contiguous()) for tensor in tensors]
+        return [
+            array if _shares(array, tensor) else jax.dlpack.from_dlpack(tensor.detach().contiguous())
+            for tensor, array in itertools.zip_longest(tensors, before)
+        ]
+
+
+def _shares(array: Array | None, tensor: Tensor) -> bool:
+    return array is not None and array.shape == tensor.shape and array.unsafe_buffer_pointer() == tensor.data_ptr()
 
 
 def copied(tensors: Iterable[Tensor]) -> list[Any]:

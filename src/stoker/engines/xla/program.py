@@ -148,7 +148,7 @@ def _signature(captured: Captured) -> Signature:
 
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
-    gradients, update = to_jax(captured.gradients), to_jax(captured.update)
+    gradients, update = to_jax(captured.gradients, guarded=True), to_jax(captured.update)
 
     def run(*arguments: Any) -> tuple[Carry, Array]:
         given = Arguments(*arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,15 @@ from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
-from stoker.engines.xla.crossing import borrowed, copied, overwrite, to_torch
+from stoker.engines.xla.crossing import borrowed, copied, overwrite
+from stoker.engines.xla.dtypes import from_torch
 from stoker.engines.xla.program import Arguments, Carry, Program
 
-__all__ = ["Data", "Scan", "arguments_like"]
+__all__ = ["AnotherUpdateError", "Data", "Scan", "arguments_like"]
+
+
+class AnotherUpdateError(Exception):
+    """The optimizer's settings have become those of another update than the program's: momentum went to zero."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,15 @@ class Data:
     targets: list[Any]
 
     @classmethod
-    def of(cls, source: ResidentBatches) -> Data:
-        return cls(source, borrowed(leaves(source.inputs)), borrowed(leaves(source.targets)))
+    def of(cls, source: ResidentBatches, known: Data | None = None) -> Data:
+        """The data as they are now.
+
+        Args:
+            source: Where they lie.
+            known: As they were. What had to be copied is copied again, since it may have been written to.
+        """
+        inputs, targets = ([], []) if known is None or known.source is not source else (known.inputs, known.targets)
+        return cls(source, borrowed(leaves(source.inputs), inputs), borrowed(leaves(source.targets), targets))
 
 
 class Scan:
@@ -56,11 +68,16 @@ class Scan:
         self.averaged = 0 if step.average is None else step.average.updates
         self._arguments = arguments_like(step, state, plan, data, program.signature.scalars, seed)
         self.carry: Carry = self._arguments.carry
+        self._put: list[tuple[list[list[float]], list[dict[str, Any]]]] = []
+        self._signatures = [state.update.signature(group) for group in state.groups]
 
     def advance(self, start: int, stop: int) -> list[float]:
-        """Make the updates from ``start`` up to ``stop``, and move the schedule on past them; their losses."""
-        self.fill(start, stop)
-        return self.made(start, stop)
+        """Make the updates from ``start`` up to ``stop``, and move the schedule on past them; their losses.
+
+        They are fewer where the schedule comes to settings that call for another update than the program's.
+        """
+        stop = self.fill(start, stop)
+        return self.made(start, stop) if stop > start else []
 
     def made(self, start: int, stop: int) -> list[float]:
         """Make these updates, whose scalars were put in; their losses."""
@@ -85,7 +102,7 @@ class Scan:
         moved = [
             (tensor, array)
             for tensor, array in zip(state.buffers.values(), buffers, strict=True)
-            if not _same_bits(tensor, to_torch(array))
+            if not _same_bits(tensor, array)
         ]
         mine = [*state.parameters.values(), *state.slots, *state.averages, *(tensor for tensor, _ in moved)]
         overwrite(mine, [*parameters, *slots, *averages, *(array for _, array in moved)])
@@ -94,12 +111,48 @@ class Scan:
         cohorts = [replace(cohort, counts=counts) for cohort, counts in zip(state.cohorts, self.counts, strict=True)]
         write_state(self.step.optimizer, state.update, cohorts)
 
-    def fill(self, start: int, stop: int) -> None:
-        """Put in the scalars of these updates, and move the schedule on past them."""
+    def fits(self, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the program's update is the one that these settings call for."""
+        return self._signatures == [self.state.update.signature(group) for group in groups]
+
+    def settings(self) -> Iterator[list[dict[str, Any]]]:
+        """Of each update of the segment that was advanced over last, each group's."""
+        for rates, groups in self._put:
+            for lrs in zip(*rates, strict=True):
+                yield [{**group, "lr": lr} for group, lr in zip(groups, lrs, strict=True)]
+
+    def is_at(self, state: State, counts: list[Any]) -> bool:
+        """Whether a state is the one that was handed over, to the bit.
+
+        Args:
+            state: As it is now, of the same form.
+            counts: As they were read then.
+        """
+        parameters, buffers, slots, averages = self.carry
+        mine = [*parameters, *buffers, *slots, *averages, *self._arguments.constants]
+        theirs = [*state.parameters.values(), *state.buffers.values(), *state.slots, *state.averages]
+        theirs += state.constants.values()
+        rates = zip(state.rates.values(), self._arguments.rates, strict=True)
+        return (
+            counts == [cohort.counts for cohort in state.cohorts]
+            and (self.step.average is None or self.averaged == self.step.average.updates)
+            and all(float(now) == float(then) for now, then in rates)
+            and all(_same_bits(tensor, array) for tensor, array in zip(theirs, mine, strict=True))
+        )
+
+    def fill(self, start: int, stop: int) -> int:
+        """Put in the scalars of these updates, and move the schedule on past them, up to one that is not the program's.
+
+        Returns:
+            Which that is; ``stop`` if there is none.
+        """
         groups, schedule = self.state.groups, self.step.schedule
+        self._put = []
+        if not self.fits(groups):
+            return start
         if schedule is None:
             self.put(start, [[float(group["lr"])] * (stop - start) for group in groups], groups)
-            return
+            return stop
         # torch warns of a schedule that is ahead of the optimizer's steps
         self.step.optimizer._opt_called = True  # type: ignore[attr-defined]
         settings = [dict(group) for group in groups]
@@ -108,14 +161,24 @@ class Scan:
             if any(_others(now) != _others(then) for now, then in zip(groups, settings, strict=True)):
                 self.put(place - len(rates[0]), rates, settings)  # the schedule moves more than the rate
                 settings, rates = [dict(group) for group in groups], [[] for _ in groups]
+                if not self.fits(groups):
+                    return place
             for each, group in zip(rates, groups, strict=True):
                 each.append(float(group["lr"]))
             schedule()
         self.put(stop - len(rates[0]), rates, settings)
+        return stop
 
     def put(self, start: int, rates: list[list[float]], groups: Sequence[Mapping[str, Any]]) -> None:
-        """Put in the scalars of the updates from ``start`` on, with each group's learning rates and other settings."""
+        """Put in the scalars of the updates from ``start`` on, with each group's learning rates and other settings.
+
+        Raises:
+            AnotherUpdateError: The settings are not those of the program's update.
+        """
+        if not self.fits(groups):
+            raise AnotherUpdateError
         stop = start + len(rates[0])
+        self._put.append((rates, [_others(group) for group in groups]))
         for place, cohort in enumerate(self.state.cohorts):
             found, self.counts[place] = self.state.update.scalars(
                 groups[cohort.group], self.counts[place], rates[cohort.group]
@@ -157,8 +220,10 @@ def arguments_like(
     )
 
 
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+def _same_bits(tensor: torch.Tensor, array: Any) -> bool:
+    mine, its = from_torch(tensor), np.asarray(array)
+    bits = f"i{mine.itemsize}"
+    return np.array_equal(mine.view(bits), its.view(bits))
 
 
 def _others(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,16 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LOWERINGS", "RANDOM", "lowering", "random_lowering", "room_of"]
+__all__ = ["LOWERINGS", "PLACES", "RANDOM", "Places", "lowering", "places", "random_lowering", "room_of"]
 
 Lowering = Callable[..., Any]
 L = TypeVar("L", bound=Lowering)
+
+Places = list[tuple[Any, int, bool]]
+"""Indices, how many places there are to index, and whether negative numbers count from the end."""
 
 LOWERINGS: dict[str, Lowering] = {}
 """By the operator's full name, such as ``aten.add.Tensor``."""
 
 RANDOM: set[str] = set()
 """Those among them that draw random numbers: their function takes a ``key`` besides."""
+
+
+PLACES: dict[str, Callable[..., Places]] = {}
+"""What those that index are given, as a function of their arguments. torch raises an error where it is out of range."""
 
 
 def lowering(*names: str, library: str = "aten") -> Callable[[L], L]:
@@ -35,6 +42,16 @@ def lowering(*names: str, library: str = "aten") -> Callable[[L], L]:
             full = f"{library}.{name}"
             assert full not in LOWERINGS, f"{full} has two lowerings"
             LOWERINGS[full] = function
+        return function
+
+    return enter
+
+
+def places(*names: str) -> Callable[[L], L]:
+    """Enter a function of an operator's arguments to the indices among them."""
+
+    def enter(function: L) -> L:
+        PLACES.update({f"aten.{name}": function for name in names})
         return function
 
     return enter

@@ -97,7 +97,6 @@ def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: fl
     if outcome is not None:
         numbers = {"steps": outcome.steps, "samples": outcome.samples, "loss_sum": outcome.loss_sum}
         under_way = {**numbers, "random": random_states(step.device)}
-    average = step.average
     return {
         "epoch": epoch,
         "step": state.step,
@@ -110,7 +109,7 @@ def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: fl
         "modules": modules,
         "extra": _extra_states(step.model),
         "snapshot": parts.snapshot.besides(modules["model"]),
-        "average": None if average is None else {"updates": average.updates, "tensors": average.tensors()},
+        "average": None if state.average is None else state.average.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "schedule": None if state.schedule is None else state.schedule.scheduler.state_dict(),
         "callbacks": [[type(one).__name__, one.state_dict()] for one in parts.callbacks],
@@ -181,10 +180,8 @@ def _restore(saved: Mapping[str, Any], parts: Parts, new_leg: bool) -> None:
     state.best.value, state.best.epoch = float(best["value"]), int(best["epoch"])
     state.best.waited = 0 if new_leg else int(best["waited"])
     parts.history.best_epoch = state.best.epoch
-    if step.average is not None:
-        step.average.updates = int(saved["average"]["updates"])
-        for mine, theirs in zip(step.average.tensors(), saved["average"]["tensors"], strict=True):
-            mine.copy_(theirs)
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
     _restore_optimizer(step, saved["optimizer"], rates=not new_leg)
     if state.schedule is not None and not new_leg:
         _check_kinds(state.schedule.scheduler.state_dict(), saved["schedule"])

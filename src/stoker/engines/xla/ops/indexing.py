@@ -1,4 +1,8 @@
-"""Reading and writing at places that are themselves values. Indices are in range, as torch demands."""
+"""Reading and writing at places that are themselves values.
+
+torch demands that they are in range. The lowerings take it for granted, and give anything where it is not so; who runs
+a program learns of it from the loss, which is NaN then (:func:`stoker.engines.xla.interpret.to_jax`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from jax import Array, lax
 
 from stoker.engines.xla.dtypes import Number, cast, jax_dtype, torch_dtype
-from stoker.engines.xla.table import lowering
+from stoker.engines.xla.table import Places, lowering, places
 from stoker.errors import LoweringError
 
 __all__: list[str] = []
@@ -18,6 +22,31 @@ __all__: list[str] = []
 IN_BOUNDS: Any = "promise_in_bounds"  # which spares the program a check of each index
 
 Indices = Sequence[Array | None]
+
+
+@places("index.Tensor", "index_put.default")
+def _places_by_dimension(x: Array, indices: Indices, *_: Any, **__: Any) -> Places:
+    numbers = [(index, size) for index, size in zip(indices, x.shape, strict=False) if index is not None]
+    return [(index, size, True) for index, size in numbers if not _is_mask(index)]
+
+
+@places(
+    "index_select.default",
+    "gather.default",
+    "scatter.src",
+    "scatter.value",
+    "scatter_add.default",
+    "scatter.reduce",
+    "scatter.value_reduce",
+    "scatter_reduce.two",
+)
+def _places_along(x: Array, dim: int, index: Array, *_: Any, **__: Any) -> Places:
+    return [(index, x.shape[dim] if x.ndim else 1, False)]
+
+
+@places("embedding.default")
+def _places_of_rows(weight: Array, indices: Array, *_: Any, **__: Any) -> Places:
+    return [(indices, weight.shape[0], False)]
 
 
 @lowering("index.Tensor")
@@ -60,7 +89,7 @@ def _index_select(x: Array, dim: int, index: Array) -> Array:
     index = index.reshape(-1)
     if x.ndim == 0:
         return x
-    return x.at[(*[slice(None)] * (dim % x.ndim), index)].get(mode=IN_BOUNDS)
+    return x.at[(*[slice(None)] * (dim % x.ndim), index)].get(mode=IN_BOUNDS, wrap_negative_indices=False)
 
 
 @lowering("gather.default")
@@ -70,7 +99,8 @@ def _gather(x: Array, dim: int, index: Array, *, sparse_grad: bool = False) -> A
     if index.size == 0:
         return jnp.zeros(index.shape, x.dtype)
     grid = _grid(x, dim, index)
-    return x.reshape(x.shape or (1,)).at[grid].get(mode=IN_BOUNDS).reshape(index.shape)
+    found = x.reshape(x.shape or (1,)).at[grid].get(mode=IN_BOUNDS, wrap_negative_indices=False)
+    return found.reshape(index.shape)
 
 
 def _grid(x: Array, dim: int, index: Array) -> tuple[Array, ...]:
@@ -146,7 +176,7 @@ def _embedding(
     weight: Array, indices: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
 ) -> Array:
     del padding_idx, scale_grad_by_freq, sparse  # they say how the gradient is made
-    return weight.at[indices].get(mode=IN_BOUNDS)
+    return weight.at[indices].get(mode=IN_BOUNDS, wrap_negative_indices=False)
 
 
 @lowering("embedding_dense_backward.default")

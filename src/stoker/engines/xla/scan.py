@@ -34,6 +34,7 @@ class Data:
     source: ResidentBatches
     inputs: list[Any]
     targets: list[Any]
+    versions: tuple[int, ...]
 
     @classmethod
     def of(cls, source: ResidentBatches, known: Data | None = None) -> Data:
@@ -41,10 +42,14 @@ class Data:
 
         Args:
             source: Where they lie.
-            known: As they were. What had to be copied is copied again, since it may have been written to.
+            known: As they were. What had to be copied is copied again if it has been written to.
         """
-        inputs, targets = ([], []) if known is None or known.source is not source else (known.inputs, known.targets)
-        return cls(source, borrowed(leaves(source.inputs), inputs), borrowed(leaves(source.targets), targets))
+        inputs, targets = leaves(source.inputs), leaves(source.targets)
+        versions = tuple(tensor._version for tensor in (*inputs, *targets))
+        if known is None or known.source is not source or known.versions != versions:
+            known = None
+        before = ([], []) if known is None else (known.inputs, known.targets)
+        return cls(source, borrowed(inputs, before[0]), borrowed(targets, before[1]), versions)
 
 
 class Scan:

@@ -32,12 +32,21 @@ NEAR_TORCH = ("exporting", "jobs", "metrics", "runs", "serving", "sklearn", "tun
 """Those whose quick tests are."""
 
 
+FIRST = ("tuning", "chaos", "serving", "exporting")
+"""Rooms whose files take minutes: begun first, lest one process be at them when the others have nothing left."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of these rooms."""
+    """Mark the tests of these rooms, and put them in order."""
+    items.sort(key=lambda item: _room(item) not in FIRST)
     for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        room = _room(item)
         if room in ON_TORCH or (room in NEAR_TORCH and item.get_closest_marker("slow") is None):
             item.add_marker(pytest.mark.torch)
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(autouse=True)

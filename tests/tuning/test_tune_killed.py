@@ -44,7 +44,7 @@ def finished(url: str, name: str) -> int:
 
 def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    settings = ("--trials", "16", "--study-name", "s")
+    settings = ("--trials", "16", "--study-name", "s", "--epochs", "60")  # long enough to be killed in
     assert start(whole, *settings).wait(SECONDS) == 0
     chance, kills, url = random.Random(2), 0, f"sqlite:///{parts / 'study.db'}"
     while kills < 5:

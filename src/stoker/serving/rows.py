@@ -32,7 +32,7 @@ Tensors = dict[str, Tensor]
 _LARGEST = float(np.finfo(np.float64).max)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_FURTHER = 1000
-_MOST_PARTS = 1_000_000
+_MOST_PARTS = 1_200_000
 
 
 def parse_json(body: bytes) -> Any:

@@ -160,6 +160,8 @@ def main(arguments: list[str] | None = None) -> None:
         for job, reason in missing.items():
             print(f"{job}: skipped: {reason}", flush=True)
         present = [setting for setting in settings if setting.job not in missing]
+        measured = {setting.job for setting in present} | {one["job"] for one in results["measurements"]}
+        results["missing"] = {job: reason for job, reason in results["missing"].items() if job not in measured}
         for result in in_turn(present, repeats, limits, lambda spec: measure(spec, folder, limits.timeout_s)):
             results["measurements"].append(result)
             file.write_text(json.dumps(results, indent=1) + "\n")

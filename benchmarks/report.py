@@ -131,7 +131,7 @@ def wishes(tables: Mapping[Key, Sequence[Figures]]) -> str:
 
 
 def short(results: Results) -> str:
-    """The README's table: steady steps of California and Fashion, with the fewest threads that were measured."""
+    """The README's table, and the picture: steady steps of California and Fashion, with the fewest threads that were measured."""
     tables, about = summarise(results["measurements"]), results["about"]
     columns = {key.job: {row.side: row for row in rows} for key, rows in picture_of(tables).items()}
     threads = {key.threads for key in picture_of(tables)}
@@ -155,7 +155,8 @@ def short(results: Results) -> str:
             ratio = "" if step is None or ours is None else f"{step / ours:.2f}"
             cells.append(f"{_digits(step)} | {ratio}")
         lines.append(_row(f"**{LABELS[side]}**" if side.startswith("stoker") else LABELS[side], *cells))
-    return "\n".join(lines)
+    folder = PICTURE.parent.relative_to(ROOT).as_posix()
+    return "\n".join([*lines, "", f"![Microseconds per step, as bars]({folder}/{PICTURE.name})"])
 
 
 def picture_of(tables: Mapping[Key, Sequence[Figures]]) -> dict[Key, Sequence[Figures]]:

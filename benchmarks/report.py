@@ -131,7 +131,7 @@ def wishes(tables: Mapping[Key, Sequence[Figures]]) -> str:
 
 
 def short(results: Results) -> str:
-    """The README's table, and the picture: steady steps of California and Fashion, with the fewest threads that were measured."""
+    """The README's table and picture: steady steps of California and Fashion, with the fewest threads measured."""
     tables, about = summarise(results["measurements"]), results["about"]
     columns = {key.job: {row.side: row for row in rows} for key, rows in picture_of(tables).items()}
     threads = {key.threads for key in picture_of(tables)}

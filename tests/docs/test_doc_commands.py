@@ -44,7 +44,18 @@ def test_commands_within_lines(page: Path) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", found[2])) <= options | {"--help"}, code
 
 
-ELSEWHERE = {"--kills", "--seed", "--jobs", "--repeats", "--layer", "--steps", "--sides", "--threads", "--longest"}
+ELSEWHERE = {
+    "--kills",
+    "--seed",
+    "--jobs",
+    "--repeats",
+    "--layer",
+    "--steps",
+    "--sides",
+    "--threads",
+    "--longest",
+    "--transforms",
+}
 """Options of ``make test-chaos`` and of the benchmarks."""
 
 

@@ -18,7 +18,7 @@ from tiny import DATA, assert_near, mlp
 from torch import Tensor, nn
 
 from stoker.data.resident import ResidentBatches
-from stoker.engines import auto, takeover
+from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
 from stoker.engines.outlook import mostly_calls
@@ -98,7 +98,7 @@ import sys, torch
 sys.path.insert(0, "tests/engines")
 from tiny import DATA, assert_near, mlp
 from test_auto import Patient
-from stoker.engines import auto, takeover
+from stoker.engines import auto
 from stoker.engines.beside import _Process
 from stoker import Trainer
 auto.BUILD_SECONDS = auto.COLD_SECONDS = auto.WARM_SECONDS = auto.READY = 0.0
@@ -128,6 +128,8 @@ def test_the_program_of_a_forked_process_takes_over() -> None:
 
 @pytest.mark.parametrize(("optimizer", "bad"), [("sgd", False), ("adam", False), ("adam", True)])
 def test_what_is_sure_to_pay_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch, optimizer: str, bad: bool) -> None:
+    from stoker.engines import takeover  # not above: it brings JAX, and then nothing is made in a fork
+
     monkeypatch.setattr(auto, "AT_ONCE", 0.0)
     monkeypatch.setattr(auto, "UNKNOWN", 0.0)
     monkeypatch.setattr(auto, "READY", 0.0)
@@ -229,7 +231,7 @@ SLOW_TO_BUILD = """
 import os, sys, time
 sys.path.insert(0, "tests/engines")
 from tiny import DATA, mlp
-from stoker.engines import auto, takeover
+from stoker.engines import auto
 from stoker import Callback, Trainer
 auto.BUILD_SECONDS, auto.AT_ONCE = 0.0, 1e9
 trainer = Trainer(mlp(), "mse", "adam", device="cpu", metrics=())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stoker.engines.capture import in_half_precision
 from stoker.engines.decompositions import trace
 from stoker.engines.fidelity import CommonNoise
+from stoker.engines.held import SMALL
 from stoker.training.callbacks import Callback
 from stoker.training.trainer import Trainer
 
@@ -267,6 +268,37 @@ def test_what_a_module_holds_may_change_between_epochs(name: str) -> None:
         assert trainer.engine.reason is None
         models.append(model)
     assert_near(*models)
+
+
+class Strange:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        torch.zeros(3, dtype=torch.complex64).conj(),
+        torch.eye(3).to_sparse(),
+        torch.zeros(0),
+        Strange(),
+        {"itself": None},
+        np.array([object()]),
+        range(3),
+    ],
+    ids=["complex", "sparse", "empty", "no text", "cycle", "objects", "range"],
+)
+def test_whatever_a_module_holds_is_no_obstacle(held: Any) -> None:
+    if isinstance(held, dict):
+        held["itself"] = held
+    model = Written(lambda _, found: found)
+    model.held = held
+    assert trained(model, "sgd").engine.reason is None
+    with torch.inference_mode():
+        model.held = torch.zeros(SMALL + 1)
+    assert trained(model, "sgd").engine.reason is None
 
 
 def test_code_that_is_replaced_is_seen() -> None:

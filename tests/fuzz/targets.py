@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import tempfile
@@ -81,6 +80,8 @@ def forged(data: bytes, chance: random.Random) -> bytes:
     """A checkpoint whose state was changed, and whose digest was made to fit again."""
     from safetensors.torch import load, save
 
+    from stoker.training.checkpoints.files import _digest
+
     if chance.random() < 0.3:
         return damaged_tensors(data, chance)
     try:
@@ -92,17 +93,6 @@ def forged(data: bytes, chance: random.Random) -> bytes:
         return save(tensors, metadata)
     except Exception:
         return damaged_bytes(data, chance)
-
-
-def _digest(text: str, tensors: dict[str, Any]) -> str:
-    import torch
-
-    state = hashlib.blake2b(text.encode(), digest_size=32)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        state.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return state.hexdigest()
 
 
 def _import(_: Path, place: Path) -> Read:

@@ -25,6 +25,8 @@ from stoker.engines.held import LONGEST, held_values, notes
 
 __all__ = ["Changes", "CommonNoise", "far", "foreign", "repeated_noise", "undone"]
 
+FEWEST = 64  # numbers that are not drawn alike twice by chance, even if they are zeros and ones
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -93,8 +95,8 @@ def _containers(values: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _numpys_state() -> tuple[bytes, int, int, float]:
-    _, key, *others = np.random.get_state()
-    return np.asarray(key).tobytes(), *others  # type: ignore[return-value]
+    state: Any = np.random.get_state()
+    return np.asarray(state[1]).tobytes(), int(state[2]), int(state[3]), float(state[4])
 
 
 def foreign(graph: fx.GraphModule, tensors: Mapping[str, Tensor]) -> str | None:
@@ -195,9 +197,9 @@ def _bernoulli(shape: Sequence[int], p: Any = 0.5) -> Tensor:
 
 def _own_bernoulli(func: Any, x: Tensor, p: Any = None, **_: Any) -> Tensor:
     """``bernoulli(x)`` takes its probabilities from ``x``, all others from ``p``."""
-    return _filled(_bernoulli)(
-        func, x, x if p is None and not func._schema.name.endswith("_") else (0.5 if p is None else p)
-    )
+    if p is None:
+        p = 0.5 if func._schema.name.endswith("_") else x
+    return _filled(_bernoulli)(func, x, p)
 
 
 def _exponential(shape: Sequence[int], lambd: float = 1.0) -> Tensor:
@@ -248,10 +250,7 @@ def repeated_noise(forward: Callable[[], object]) -> bool:
             forward()
         drawn.append(noted.numbers)
     return any(
-        one.numel() >= 64
-        and one.shape == other.shape
-        and torch.equal(one, other)
-        and bool((one != one.reshape(-1)[0]).any())
+        one.numel() >= FEWEST and len(one.unique()) > 1 and one.shape == other.shape and torch.equal(one, other)
         for one, other in zip(*drawn, strict=False)
     )
 
@@ -260,8 +259,8 @@ def far(mine: Tensor, theirs: Tensor, *, half: bool, scale: float = 0.0) -> bool
     """Whether two tensors differ by more than rounding, as a whole: single elements may lie at an activation's kink.
 
     Args:
-        mine: Of the same shape as
-        theirs: whose whole numbers it must have exactly.
+        mine: A tensor.
+        theirs: Another of its shape; if it has whole numbers, ``mine`` must have the same.
         half: Whether they were computed in half precision.
         scale: A norm of what rounding errors are part of, as the largest gradient's is beside one that cancels out.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, NoneType
 from typing import Any
@@ -34,9 +36,13 @@ def mark(tensor: Tensor, *, portable: bool = False) -> Hashable:
     if tensor.grad_fn is not None:
         return "noted"  # what a forward pass has computed and noted down is no constant of the next
     if tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.numel() <= SMALL:
-        flat = tensor.detach().contiguous().reshape(-1)
-        return tuple(tensor.shape), str(tensor.dtype), _digest(flat.view(torch.uint8).numpy().tobytes())
-    return tuple(tensor.shape) if portable else (tensor.data_ptr(), tensor._version)
+        with suppress(RuntimeError, TypeError):  # a dtype that has no bytes to be looked at
+            flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+            return tuple(tensor.shape), str(tensor.dtype), _digest(flat.view(torch.uint8).numpy().tobytes())
+    if portable:
+        return tuple(tensor.shape)
+    where = tensor.data_ptr() if tensor.layout is torch.strided else id(tensor)
+    return where, 0 if tensor.is_inference() else tensor._version
 
 
 def notes(tensor: Tensor) -> Hashable:
@@ -113,20 +119,21 @@ def _described(value: Any, look: Look, portable: bool, seen: set[int], depth: in
     kind = type(value).__qualname__
     if isinstance(value, nn.Module):
         return kind, tuple((name, within(one)) for name, one in vars(value).items() if name not in TORCHS)
-    if isinstance(value, (Mapping, Sequence, Set)) and len(value) > LONGEST:
-        return kind, len(value)
-    if isinstance(value, Mapping):
-        return kind, tuple((within(name), within(one)) for name, one in value.items())
-    if isinstance(value, Sequence):
-        return kind, tuple(within(one) for one in value)
-    if isinstance(value, Set):
-        return kind, tuple(sorted(repr(within(one)) for one in value))
+    if isinstance(value, (dict, list, tuple, deque, set, frozenset)):  # others may compute what they hold
+        if len(value) > LONGEST:
+            return kind, len(value)
+        if isinstance(value, dict):
+            return kind, tuple((within(name), within(one)) for name, one in value.items())
+        found = [within(one) for one in value]
+        return kind, tuple(sorted(map(repr, found)) if isinstance(value, (set, frozenset)) else found)
     if isinstance(value, partial):
         return kind, within(value.func), within(value.args), within(value.keywords)
     if hasattr(value, "__dict__"):
         return kind, tuple((name, within(one)) for name, one in vars(value).items())
-    text = repr(value)
-    return kind if " at 0x" in text or len(text) > LONGEST else text  # a range, a date; not what says where it lies
+    text = ""
+    with suppress(Exception):  # whatever somebody's own raises
+        text = repr(value)
+    return text if 0 < len(text) <= LONGEST and " at 0x" not in text else kind  # a range, a date
 
 
 def _digest(data: bytes) -> str:

@@ -85,13 +85,15 @@ def _noted(modules: Sequence[nn.Module]) -> dict[tuple[int, str], Any]:
     return {(place, name): value for place, module in enumerate(modules) for name, value in held_values(module, notes)}
 
 
-def _containers(values: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _containers(values: Iterable[Any], seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
     """The lists, dicts and sets among a module's attributes, torch's own included, with copies of what they hold."""
+    seen = set() if seen is None else seen  # one may hold itself
     for value in values:
-        if type(value) in (list, dict, set):
+        if type(value) in (list, dict, set) and id(value) not in seen:
+            seen.add(id(value))
             yield value, value.copy()
             if len(value) <= LONGEST:
-                yield from _containers(value.values() if isinstance(value, dict) else value)
+                yield from _containers(value.values() if isinstance(value, dict) else value, seen)
 
 
 def _numpys_state() -> tuple[bytes, int, int, float]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,6 +54,22 @@ def no_programs_of_other_tests() -> None:
     """With a program at hand, ``engine="auto"`` takes it sooner."""
     if "stoker.engines.reuse" in sys.modules:
         sys.modules["stoker.engines.reuse"].PROGRAMS.clear()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The programs that a test makes."""
+    from stoker.engines.xla.program import Program
+
+    programs: list[Program] = []
+    of = Program.of
+
+    def noted(*given: Any) -> Program:
+        programs.append(of(*given))
+        return programs[-1]
+
+    monkeypatch.setattr(Program, "of", noted)
+    return programs
 
 
 def offline(url: str, path: Path) -> None:

@@ -467,17 +467,7 @@ class Own(nn.Sequential):
     ("kind", "layer", "programs"),
     [(nn.Sequential, nn.Dropout, 1), (nn.Sequential, nn.AlphaDropout, 2), (Own, nn.Dropout, 2)],
 )
-def test_another_dropout_rate_takes_no_other_program(
-    kind: Any, layer: Any, programs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Program] = []
-    of = Program.of
-
-    def noted(*given: Any) -> Program:
-        made.append(of(*given))
-        return made[-1]
-
-    monkeypatch.setattr(Program, "of", noted)
+def test_another_dropout_rate_takes_no_other_program(kind: Any, layer: Any, programs: int, made: list[Program]) -> None:
     model: Any = kind(nn.Linear(4, 8), nn.Tanh(), layer(0.5), nn.Linear(8, 1), layer(0.25))
     trainer = Trainer(model, "mse", "sgd", lr=0.0, engine="compiled", device="cpu", metrics=(), seed=2)
     data = torch.ones(160, 4), torch.zeros(160, 1)

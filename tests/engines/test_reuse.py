@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,22 +15,6 @@ from stoker.engines.xla.program import Program
 from stoker.training.trainer import Trainer
 
 X, Y, LABELS = some(160, 4), some(160, 1, seed=1), torch.arange(160) % 3
-
-
-@pytest.fixture(autouse=True)
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
-    """The programs made; none is kept from other tests."""
-    PROGRAMS.clear()
-    programs: list[Program] = []
-    of = Program.of
-
-    def noted(*given: Any) -> Program:
-        programs.append(of(*given))
-        return programs[-1]
-
-    monkeypatch.setattr(Program, "of", noted)
-    yield programs
-    PROGRAMS.clear()
 
 
 def network(width: int = 8, last: int = 1, slope: float = 0.1, dropout: float = 0.2, seed: int = 0) -> nn.Sequential:

@@ -154,15 +154,7 @@ def test_what_has_no_pure_update_has_none() -> None:
     assert settled_digest(step, ResidentBatches(X, LABELS, batch_size=16)) is None
 
 
-def test_programs_are_not_made_for_what_is_another_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Program] = []
-    of = Program.of
-
-    def noted(*given: Any) -> Program:
-        made.append(of(*given))
-        return made[-1]
-
-    monkeypatch.setattr(Program, "of", noted)
+def test_programs_are_not_made_for_what_is_another_each_time(made: list[Program]) -> None:
     _, reasons = trained("compiled", last=100)
     assert len(made) == CHANGES
     assert reasons[3:] == [f"eager: {CHANGING}"] * 6

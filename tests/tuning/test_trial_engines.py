@@ -9,7 +9,6 @@ import pytest
 
 import stoker
 from stoker.engines import auto
-from stoker.engines.reuse import PROGRAMS
 from stoker.engines.step import Engine
 from stoker.engines.xla.program import Program
 from stoker.tuning.objectives import FitObjective
@@ -18,17 +17,8 @@ from stoker.tuning.space import Categorical, Float, Space
 
 @pytest.mark.parametrize(("trials", "engine"), [(2, "eager"), (4, "compiled")])
 def test_the_whole_studys_length_counts(
-    trials: int, engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    trials: int, engine: str, made: list[Program], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    PROGRAMS.clear()
-    programs: list[Program] = []
-    of = Program.of
-
-    def made(*given: Any) -> Program:
-        programs.append(of(*given))
-        return programs[-1]
-
-    monkeypatch.setattr(Program, "of", made)
     monkeypatch.setattr(auto, "CERTAIN_UPDATES", 3 * 3 * 6)  # iris has 6 updates of 16 rows, and there are 3 epochs
     engines: list[Engine] = []
     choose = FitObjective._engine
@@ -43,4 +33,4 @@ def test_the_whole_studys_length_counts(
         "iris", space, trials=trials, epochs=3, batch_size=16, refit=False, out=tmp_path / "study", progress="none"
     )
     assert [one.name for one in engines] == [engine] * trials
-    assert len(programs) == (1 if engine == "compiled" else 0)  # rates and dropout are inputs
+    assert len(made) == (1 if engine == "compiled" else 0)  # rates and dropout are inputs

@@ -16,20 +16,10 @@ from stoker.errors import LoweringError
 
 __all__ = ["Vectorised"]
 
-SHARED = Arguments(
-    carry=0,  # type: ignore[arg-type]  # the axis of the trainings; None where all have the same
-    start=None,
-    stop=None,
-    order=0,
-    scalars=0,  # type: ignore[arg-type]
-    weights=0,  # type: ignore[arg-type]
-    constants=0,  # type: ignore[arg-type]
-    rates=0,  # type: ignore[arg-type]
-    inputs=None,  # type: ignore[arg-type]
-    targets=None,  # type: ignore[arg-type]
-    max_norm=0,  # type: ignore[arg-type]
-    seed=0,
+AXES: dict[str, int | None] = dict.fromkeys(Arguments._fields, 0) | dict.fromkeys(
+    ("start", "stop", "inputs", "targets")
 )
+"""Of each argument, the axis of the trainings; ``None`` where all have the same."""
 
 
 class Vectorised:
@@ -81,7 +71,7 @@ def _all(body: Callable[..., Any]) -> Callable[..., list[Any]]:
     def run(own: list[Arguments], start: Any, stop: Any, inputs: Any, targets: Any) -> list[Any]:
         stacked: Arguments = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *own)
         given = stacked._replace(start=start, stop=stop, inputs=inputs, targets=targets)
-        after = jax.vmap(body, in_axes=tuple(SHARED))(*given)
+        after = jax.vmap(body, in_axes=tuple(AXES.values()))(*given)
         return [jax.tree.map(lambda leaf, place=place: leaf[place], after) for place in range(len(own))]
 
     return run

@@ -21,7 +21,7 @@ from stoker.data.resident import ResidentBatches
 from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
-from stoker.engines.outlook import mostly_calls
+from stoker.engines.outlook import product_rate, surely_saved
 from stoker.engines.plan import Plan
 from stoker.engines.rates import known_code
 from stoker.engines.reuse import PROGRAMS
@@ -151,19 +151,30 @@ def test_what_is_sure_to_pay() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)
 
-    def told(model: nn.Module, rows: int, pace: float) -> bool:
+    def saved(model: nn.Module, rows: int, pace: float) -> float:
         step: Any = SimpleNamespace(model=model)
         data = ResidentBatches(torch.zeros(4 * rows, 1), torch.zeros(4 * rows, 1), batch_size=rows)
-        return mostly_calls(step, Plan(data, 0, 1), pace)
+        return surely_saved(step, Plan(data, 0, 1), pace, lambda weight, rows: 1e11)  # noqa: ARG005
 
     small, large = nn.Linear(8, 50), nn.Linear(784, 300)
-    assert told(small, 32, 300e-6)
-    assert not told(small, 32, 3e-6)
-    assert not told(large, 32, 900e-6)
-    assert not told(nn.Sequential(nn.Flatten(), nn.LSTM(8, 8)), 32, 1.0)
-    assert not told(nn.Conv1d(1, 1, 3), 32, 1.0)
+    assert saved(nn.ReLU(), 32, 300e-6) == 300e-6
+    assert saved(small, 32, 300e-6) == pytest.approx(300e-6 - 6 * 32 * 400 / 1e11)
+    assert saved(small, 32, 1e-6) == 0.0
+    assert saved(large, 32, 900e-6) == pytest.approx(900e-6 - 6 * 32 * 784 * 300 / 1e11)
+    assert saved(large, 32, 700e-6) == 0.0
+    assert saved(nn.Embedding(1_000_000, 1), 32, 300e-6) == 300e-6  # looked up, not multiplied
+    assert saved(nn.Sequential(nn.Flatten(), nn.LSTM(8, 8)), 32, 1.0) == 0.0
+    assert saved(nn.Conv1d(1, 1, 3), 32, 1.0) == 0.0
     assert known_code(nn.Sequential(small, nn.ReLU()))
     assert not known_code(nn.Sequential(Own(2, 2)))
+
+
+@pytest.mark.parametrize("shape", [(10, 8), (300, 784), (1, 1), (1, 1 << 25), (1 << 25, 1), (16, 3, 3, 3)])
+def test_the_rate_of_products_is_measured_in_milliseconds(shape: tuple[int, ...]) -> None:
+    began = time.monotonic()
+    found = product_rate(torch.zeros(()).expand(shape), 1 << 20)
+    assert 1e5 < found < 1e14
+    assert time.monotonic() - began < 2
 
 
 CALLS = [0]

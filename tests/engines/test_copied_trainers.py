@@ -23,7 +23,7 @@ def test_a_copy_goes_on_as_the_original(
         monkeypatch.setattr(auto, name, 0.0)
     for module in (auto, beside):
         monkeypatch.setattr(module, "forks", lambda: False)
-    monkeypatch.setattr(auto, "mostly_calls", lambda *_: True)
+    monkeypatch.setattr(auto, "surely_saved", lambda *_: 1.0)
     monkeypatch.setattr(auto, "CERTAIN_UPDATES", 1)
     monkeypatch.setattr("stoker.engines.eager.SEGMENT_SECONDS", 0.0)
     fitting: dict[str, Any] = {"batch_size": 16, "progress": "none", "check": False}

@@ -50,7 +50,7 @@ def test_what_is_written_is_seen(
         monkeypatch.setattr(auto, name, 0.0)
     for module in (auto, beside):
         monkeypatch.setattr(module, "forks", lambda: False)
-    monkeypatch.setattr(auto, "mostly_calls", lambda *_: True)
+    monkeypatch.setattr(auto, "surely_saved", lambda *_: 1.0)
     models, losses = [], []
     for each in (engine, "eager"):
         data, memory = make()

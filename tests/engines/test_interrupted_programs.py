@@ -78,7 +78,7 @@ def test_a_program_takes_over_where_momentum_goes_through_zero(monkeypatch: pyte
         monkeypatch.setattr(auto, name, 0.0)
     for module in (auto, beside):
         monkeypatch.setattr(module, "forks", lambda: False)
-    monkeypatch.setattr(auto, "mostly_calls", lambda *_: True)
+    monkeypatch.setattr(auto, "surely_saved", lambda *_: 1.0)
     monkeypatch.setattr(auto, "AT_ONCE", 0.0)
     monkeypatch.setattr(eager, "SEGMENT_SECONDS", 0.0)
     mine, losses, *_ = cycled("auto")

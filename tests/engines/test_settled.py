@@ -91,7 +91,7 @@ def test_auto_makes_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auto, name, 0.0)
     for module in (auto, beside):
         monkeypatch.setattr(module, "forks", lambda: False)
-    monkeypatch.setattr(auto, "mostly_calls", lambda *_: True)
+    monkeypatch.setattr(auto, "surely_saved", lambda *_: 1.0)
     monkeypatch.setattr("stoker.engines.eager.SEGMENT_SECONDS", 0.0)
     trainer, reasons = trained("auto", epochs=40)
     assert f"eager: {CHANGING}" in reasons

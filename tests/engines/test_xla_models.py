@@ -309,15 +309,39 @@ def eager(model: nn.Module, loss: Loss, inputs: tuple[Tensor, ...], targets: tup
     return [value.detach(), *gradients, *model.buffers()]
 
 
+def in_double(
+    model: nn.Module, loss: Loss, inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...]
+) -> tuple[nn.Module, Loss, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The same in double precision."""
+
+    def double(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return copy.deepcopy(value).double()
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return double(model), double(loss), tuple(map(double, inputs)), tuple(map(double, targets))
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
 )
 def test_loss_and_gradients_equal_torchs(name: str) -> None:
+    # In double precision: what is left of terms that cancel, such as a gradient ahead of batch norm, is rounding. The
+    # relative 1e-7 is for torch's hardsigmoid, whose gradient has a sixth in single precision in it.
     torch.manual_seed(4)
-    model, loss, inputs, targets = CASES[name]()
-    graph, given = captured(model, loss, inputs, targets)
-    outputs = run(graph, *given)
-    expected = eager(model, loss, inputs, targets)
+    case = in_double(*CASES[name]())
+    graph, given = captured(*case)
+    expected = eager(*case)
     scale = max(float(tensor.abs().max()) for tensor in expected)
-    assert_same(outputs, expected, {torch.float32: (1e-5, 1e-6 * scale)})
+    assert_same(run(graph, *given), expected, {torch.float64: (1e-7, 1e-12 * scale)})
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_in_single_precision_they_are_as_near_as_rounding_leaves_them(name: str) -> None:
+    torch.manual_seed(4)
+    case = CASES[name]()
+    graph, given = captured(*case)
+    expected = eager(*case)
+    scale = max(float(tensor.abs().max()) for tensor in expected)
+    assert_same(run(graph, *given), expected, {torch.float32: (1e-4, 1e-5 * scale)})

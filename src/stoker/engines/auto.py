@@ -1,10 +1,10 @@
 """The engine that is done first: eager steps at once, a program beside them where the job is long enough for one.
 
-After two tenths of a second it is known how long the job would take eagerly. If that is longer than a program takes to
-make, one is made beside the training (:mod:`stoker.engines.beside`) and measured there; or at once, where it is sure to
-pay (:mod:`stoker.engines.outlook`). It takes over, in the middle of an epoch if need be, if what is left is done sooner
-with it, what the hand-over itself costs counted in. A hand-over is at a moment that depends on the clock, so that two
-runs may differ in their last bits, as two engines do.
+After some dozens of steps, or two tenths of a second, it is known about how long the job would take eagerly. If a
+program is sure to save more than it takes to make (:mod:`stoker.engines.outlook`), it is made at once; if it may, one
+is made beside the training and measured there (:mod:`stoker.engines.beside`). It takes over, in the middle of an epoch
+if need be, if what is left is done sooner with it, what the hand-over itself costs counted in. A hand-over is at a
+moment that depends on the clock, so that two runs may differ in their last bits, as two engines do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import CaptureError, State, idle_parameters
 from stoker.engines.eager import EagerEngine
-from stoker.engines.outlook import mostly_calls
+from stoker.engines.outlook import surely_saved
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, form, form_digest, unsupported
 from stoker.engines.rates import known_code
 from stoker.engines.reuse import PROGRAMS, sameness
@@ -40,14 +40,15 @@ __all__ = ["AutoEngine"]
 
 BY_SHAPE = "chosen by the job's shape"
 
-BUILD_SECONDS = 1.3  # what a small network's program takes to make: imports, capture, compiling
+EARLY = (16, 80)  # the steps at which a first epoch is looked at before a tenth of a second is over
+BUILD_SECONDS = 2.6  # of eager steps, from which on a program is made beside: it is ready after half of that
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
 READY = 0.05  # and where the program is, too: the compared updates
-AT_ONCE = 1.3  # from so many seconds of eager steps on, a program that is sure to be faster is made at once
+AT_ONCE = 1.3  # from so many seconds that it is sure to save on, a program is made at once
 KEPT = 0.1  # the same where there is one already, of a training before
 UNKNOWN = 1.5  # the same for models whose code may turn out to be no program
-WARM_BUILD = 10.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
+WARM_BUILD = 5.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 
 
@@ -190,10 +191,17 @@ class AutoEngine:
             began, before = time.perf_counter(), so_far.steps
             return goes_on and not sooner
 
+        def cut(steps: int) -> int | None:
+            theirs = batches.cut(steps)
+            if self._pace.known:
+                return theirs
+            mine = (place for place in EARLY if place > steps)
+            return min((place for place in (theirs, *mine) if place is not None), default=None)
+
         self.name = "eager"
         if self._pace.known and self._sooner(step, batches, plan, outcome):
             return False
-        self._eager.go_on(step, batches, look, outcome, batches.cut)
+        self._eager.go_on(step, batches, look, outcome, cut)
         self._note(time.perf_counter() - began, outcome.steps - before)
         return not sooner
 
@@ -215,8 +223,9 @@ class AutoEngine:
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
             at_once = seconds >= KEPT and _is_kept(step, plan)
-            if seconds >= (AT_ONCE if known_code(step.model) else UNKNOWN):
-                at_once = at_once or mostly_calls(step, plan, self._pace.seconds)
+            least = AT_ONCE if known_code(step.model) else UNKNOWN
+            if seconds >= least and not at_once:
+                at_once = left * surely_saved(step, plan, self._pace.seconds) >= least
             if not at_once and seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
                 self._longest = max(self._longest, seconds)
                 self.reason = f"{_about(self._longest)} of steps are too few to compile for"

@@ -19,10 +19,12 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from stoker.data.trees import call_model
+from stoker.engines.collection import collected_later
 from stoker.engines.decompositions import trace
 from stoker.engines.fidelity import CommonNoise, far, foreign, repeated_noise, undone
 from stoker.engines.rates import known_code, rated
 from stoker.engines.step import Step, one_number
+from stoker.engines.turning import Turned
 from stoker.engines.updates.averaging import average_weights
 from stoker.engines.updates.clipping import clip_grad_norm
 from stoker.engines.updates.protocol import UnsupportedOptimizerError, Update
@@ -116,13 +118,15 @@ class Captured:
     Attributes:
         gradients: ``(parameters, buffers, constants, rates, inputs, targets) → (loss, gradients, buffers)``.
         update: ``(parameters, gradients, slots, scalars[, max_norm][, averages, weight]) → (parameters, slots,
-            averages)``.
+            averages)``, of which some are turned.
         scalars: Of each cohort, the names of its scalars in order.
+        turned: Which weights are turned in ``update``; in ``gradients`` none is.
     """
 
     gradients: fx.GraphModule
     update: fx.GraphModule
     scalars: tuple[tuple[str, ...], ...]
+    turned: Turned
 
 
 def uncapturable(step: Step) -> str | None:
@@ -201,7 +205,8 @@ def capture(step: Step, state: State, inputs: Any, targets: Any) -> Captured:
     Raises:
         CaptureError: The step does something that cannot be traced, or that is in no graph.
     """
-    captured, reason = traced(step, state, inputs, targets)
+    with collected_later():
+        captured, reason = traced(step, state, inputs, targets)
     if reason is not None:
         raise CaptureError(reason)
     return captured
@@ -233,16 +238,18 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
                 targets,
             )
             changes = changed()
-        parameters = list(_plain(state.parameters).values())
+        turned = Turned.of(gradients, state.cohorts)
+        parameters = turned.turn(_plain(state.parameters).values())
+        slots = iter(turned.turn_slots(slot.detach() for slot in state.slots))
         clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
         update = trace(
             _update_function(state),
             parameters,
             [torch.zeros_like(parameter) for parameter in parameters],
-            [[_plain(slots) for slots in cohort.slots] for cohort in state.cohorts],
+            [[{name: next(slots) for name in names} for names in cohort.slots] for cohort in state.cohorts],
             empty,
             clip,
-            [average.detach() for average in state.averages],
+            turned.turn(average.detach() for average in state.averages) if state.averages else [],
             [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
         reason = changes.said or _unfaithful(step, state, gradients, changes.replaced, inputs, targets)
@@ -250,7 +257,7 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
         raise CaptureError(f"the step cannot be traced ({_in_short(error)})") from error
-    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty)), reason
+    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty), turned), reason
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

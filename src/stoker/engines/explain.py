@@ -18,7 +18,7 @@ from stoker.engines import explain_text
 from stoker.engines.calls import Call, Phase, carried_out, is_call, phases
 from stoker.engines.capture import Captured, CaptureError, State, traced, uncapturable
 from stoker.engines.eager import batch_loss, windows
-from stoker.engines.graph_text import given_to_gradients, given_to_update, graph_text
+from stoker.engines.graph_text import averages_of, given_to_gradients, given_to_update, graph_text
 from stoker.engines.step import Step
 
 __all__ = ["Explanation", "Kind", "explain", "obstacles"]
@@ -174,16 +174,17 @@ def _looked_at(step: Step, state: State, captured: Captured, batch: Batch, with_
     text = graph_text(captured.gradients, given_to_gradients(state, *batch), parts, ["loss", *names, *state.buffers])
     if not with_update:
         return calls, text
-    gradients = outputs[1 : 1 + len(state.parameters)]
+    turned, gradients = captured.turned, outputs[1 : 1 + len(state.parameters)]
     clip = [] if step.clip_norm is None else [torch.tensor(step.clip_norm)]
-    values = [*state.parameters.values(), *gradients, *state.slots, *_scalars(state, captured), *clip, *state.averages]
+    values = [*turned.turn(state.parameters.values()), *turned.turn(gradients), *turned.turn_slots(state.slots)]
+    values += [*_scalars(state, captured), *clip]
     if step.average is not None:
-        values.append(torch.tensor(1 - step.average.decay, dtype=torch.float64))
+        values += [*turned.turn(state.averages), torch.tensor(1 - step.average.decay, dtype=torch.float64)]
     parts = {node: "update" for node in captured.update.graph.nodes if is_call(node)}
     more, _ = carried_out(captured.update, values, parts, step.device)
-    given = given_to_update(state, captured.scalars, bool(clip))
-    averages = [f"{name}.average" for name in state.parameters] if state.averages else []
-    after = given[: len(state.parameters)] + given[2 * len(state.parameters) :][: len(state.slots)] + averages
+    given = given_to_update(state, captured, bool(clip))
+    after = given[: len(state.parameters)] + given[2 * len(state.parameters) :][: len(state.slots)]
+    after += averages_of(state, captured)
     return calls + more, f"{text}\n\n{graph_text(captured.update, given, parts, after)}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from stoker.engines.calls import Phase
-from stoker.engines.capture import State
+from stoker.engines.capture import Captured, State
 
-__all__ = ["given_to_gradients", "given_to_update", "graph_text"]
+__all__ = ["averages_of", "given_to_gradients", "given_to_update", "graph_text"]
 
 
 def given_to_gradients(state: State, inputs: Any, targets: Any) -> list[str]:
@@ -26,8 +26,9 @@ def given_to_gradients(state: State, inputs: Any, targets: Any) -> list[str]:
     ]
 
 
-def given_to_update(state: State, scalars: Sequence[Sequence[str]], clips: bool) -> list[str]:
-    """The same for a graph of the update: ``layers.0.weight.grad``, ``layers.0.weight.exp_avg``, ``lr``."""
+def given_to_update(state: State, captured: Captured, clips: bool) -> list[str]:
+    """The same for a graph of the update: ``0.weight.grad.T`` (of one that is turned), ``0.bias.exp_avg``, ``lr``."""
+    scalars, turned = captured.scalars, captured.turned
     slots_of_each = (slots for cohort in state.cohorts for slots in cohort.slots)
     slots = [f"{name}.{slot}" for name, slots in zip(state.parameters, slots_of_each, strict=True) for slot in slots]
     numbers = [
@@ -35,9 +36,24 @@ def given_to_update(state: State, scalars: Sequence[Sequence[str]], clips: bool)
         for number, of_cohort in enumerate(scalars)
         for name in of_cohort
     ]
-    gradients = [f"{name}.grad" for name in state.parameters]
-    averages = [*(f"{name}.average" for name in state.parameters), "weight"] if state.averages else []
-    return [*state.parameters, *gradients, *slots, *numbers, *(["clip_norm"] if clips else []), *averages]
+    return [
+        *_turned(state.parameters, turned.parameters),
+        *_turned([f"{name}.grad" for name in state.parameters], turned.parameters),
+        *_turned(slots, turned.slots),
+        *numbers,
+        *(["clip_norm"] if clips else []),
+        *([*averages_of(state, captured), "weight"] if state.averages else []),
+    ]
+
+
+def averages_of(state: State, captured: Captured) -> list[str]:
+    """What the averages of the parameters are called; nothing where there are none."""
+    names = [f"{name}.average" for name in state.parameters] if state.averages else []
+    return _turned(names, captured.turned.parameters if names else ())
+
+
+def _turned(names: Iterable[str], flags: Sequence[bool]) -> list[str]:
+    return [f"{name}.T" if flag else name for name, flag in zip(names, flags, strict=True)]
 
 
 def graph_text(

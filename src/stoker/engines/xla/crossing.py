@@ -18,8 +18,8 @@ from stoker.engines.xla.dtypes import from_torch
 
 __all__ = ["borrowed", "copied", "overwrite", "to_torch"]
 
-LARGE = 1 << 22  # bytes up to which a copy is compared whole
-SAMPLED = 4096  # rows that a larger one is compared by
+LARGE = 1 << 16  # bytes up to which a copy is compared whole
+SAMPLED = 1024  # rows that a larger one is compared by
 
 
 def borrowed(tensors: Iterable[Tensor], before: Iterable[Array] = ()) -> list[Array]:
@@ -30,10 +30,14 @@ def borrowed(tensors: Iterable[Tensor], before: Iterable[Array] = ()) -> list[Ar
         before: Of the same tensors at another time, not written to since by torch. One that still has their numbers is
             returned again.
     """
+    pairs = list(itertools.zip_longest(tensors, before))
+    hold = [_has(array, tensor) for tensor, array in pairs]
+    if all(hold):  # in each epoch but the first, and where there are none
+        return [array for _, array in pairs]
     with on_cpu():
         return [
-            array if _has(array, tensor) else jax.dlpack.from_dlpack(tensor.detach().contiguous())
-            for tensor, array in itertools.zip_longest(tensors, before)
+            array if it_holds else jax.dlpack.from_dlpack(tensor.detach().contiguous())
+            for (tensor, array), it_holds in zip(pairs, hold, strict=True)
         ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, export, lax
 
 from stoker.engines.capture import Captured, in_half_precision
+from stoker.engines.collection import collected_later
 from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.device import on_cpu
 from stoker.engines.xla.interpret import draws_numbers, to_jax
@@ -98,7 +99,9 @@ class Program:
     ) -> None:
         self.signature, self.body = signature, body
         with on_cpu():
-            self._compiled = compiled(run.lower(*shapes(like)))
+            with collected_later():
+                lowered = run.lower(*shapes(like))
+            self._compiled = compiled(lowered)
 
     @classmethod
     def of(cls, captured: Captured, like: Arguments) -> Program:
@@ -133,7 +136,7 @@ def saved_program(captured: Captured, like: Arguments) -> Saved:
     Raises:
         LoweringError: An operator cannot be lowered.
     """
-    with on_cpu():
+    with on_cpu(), collected_later():
         code = bytes(export.export(_jitted(_epoch(captured)))(*shapes(like)).serialize())
     return Saved(code, _signature(captured))
 
@@ -149,6 +152,12 @@ def _signature(captured: Captured) -> Signature:
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
     gradients, update = to_jax(captured.gradients, guarded=True), to_jax(captured.update)
+    turned = captured.turned
+
+    def turn(carry: Carry) -> Carry:
+        parameters, buffers, slots, averages = carry
+        averages = turned.turn(averages) if averages else []
+        return turned.turn(parameters), buffers, turned.turn_slots(slots), averages
 
     def run(*arguments: Any) -> tuple[Carry, Array]:
         given = Arguments(*arguments)
@@ -180,17 +189,17 @@ def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
 
         def step(i: Array, state: tuple[Carry, Array]) -> tuple[Carry, Array]:
             (parameters, buffers, slots, averages), losses = state
-            loss, found, buffers = window(parameters, buffers, i)
+            loss, found, buffers = window(turned.turn(parameters), buffers, i)
             now = [column for table in given.scalars for column in _at(table, i)]
             weight = [_at(table, i) for table in given.weights]
-            after = update(*parameters, *found, *slots, *now, *given.max_norm, *averages, *weight)
+            after = update(*parameters, *turned.turn(found), *slots, *now, *given.max_norm, *averages, *weight)
             one, two = len(parameters), len(parameters) + len(slots)
             losses = lax.dynamic_update_index_in_dim(losses, loss.astype(losses.dtype), i, 0)
             return (after[:one], buffers, after[one:two], after[two:]), losses
 
         losses = jax.numpy.zeros(updates, dtype=np.float64 if _double(given.carry[0]) else np.float32)
-        after: tuple[Carry, Array] = lax.fori_loop(given.start, given.stop, step, (given.carry, losses))
-        return after
+        after, losses = lax.fori_loop(given.start, given.stop, step, (turn(given.carry), losses))
+        return turn(after), losses
 
     return run
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forgeries import consistent, forged, make_checkpoints, resumed
 from loaders import make_good
 from mutations import damaged_bytes, damaged_tensors, damaged_text
 
@@ -76,23 +77,18 @@ def _checkpoint(_: Path, place: Path) -> Read:
     return read
 
 
-def forged(data: bytes, chance: random.Random) -> bytes:
-    """A checkpoint whose state was changed, and whose digest was made to fit again."""
-    from safetensors.torch import load, save
+def _resume(_: Path, place: Path) -> Read:
+    def read(data: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what was passed over
+            resumed("adam", consistent(data), place / "kept", 3 if b'"finished"' in data else 2)
 
-    from stoker.training.checkpoints.files import _digest
+    return read
 
-    if chance.random() < 0.3:
-        return damaged_tensors(data, chance)
-    try:
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        tensors = load(data)
-        text = damaged_text(metadata["state"].encode(), chance).decode()
-        metadata = {**metadata, "state": text, "digest": _digest(text, tensors)}
-        return save(tensors, metadata)
-    except Exception:
-        return damaged_bytes(data, chance)
+
+def _resume_seeds(_: Path) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as place:
+        return list(make_checkpoints("adam", Path(place)).values())
 
 
 def _import(_: Path, place: Path) -> Read:
@@ -150,6 +146,7 @@ TARGETS: dict[str, Target] = {
     "config": Target(_files("grade/config.json"), _config, damaged_text),
     "weights": Target(_files("grade/model.safetensors"), _weights, damaged_tensors),
     "checkpoint": Target(_files("grade/checkpoints/step-0000000006.safetensors"), _checkpoint, forged),
+    "resume": Target(_resume_seeds, _resume, forged),
     "import-weights": Target(_files("weights.pt", "weights.safetensors"), _import, damaged_bytes),
     "body": Target(_files("rows.json", "infer.json"), _body, damaged_text),
     "rows": Target(_files("rows.csv", "table.tsv", "table.jsonl"), _csv, damaged_bytes),

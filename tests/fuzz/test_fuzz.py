@@ -10,7 +10,7 @@ import pytest
 import run
 
 RUN = Path(__file__).with_name("run.py")
-TARGETS = ("config", "weights", "checkpoint", "import-weights", "body", "rows")
+TARGETS = ("config", "weights", "checkpoint", "resume", "import-weights", "body", "rows")
 
 
 def fuzzed(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:

@@ -181,22 +181,42 @@ class Run:
 
     @property
     def model(self) -> torch.nn.Module:
-        """From raw tensors to predictions (regression) or logits."""
+        """From raw tensors to predictions (regression) or logits.
+
+        Raises:
+            RunError: It is damaged.
+            ConfigError: It is a model of your own, which was not named, or cannot be imported or built.
+        """
         return self.artifact.model
 
     @property
     def task(self) -> Task:
-        """What it was trained for."""
+        """What it was trained for.
+
+        Raises:
+            RunError: It is damaged.
+            ConfigError: It is a model of your own, which was not named, or cannot be imported or built.
+        """
         return self.artifact.recipe.task
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names in the order of the outputs; empty for regression."""
+        """Their names in the order of the outputs; empty for regression.
+
+        Raises:
+            RunError: It is damaged.
+            ConfigError: It is a model of your own, which was not named, or cannot be imported or built.
+        """
         return self.artifact.recipe.classes
 
     @property
     def schema(self) -> Schema | None:
-        """The table's columns; ``None`` for images."""
+        """The table's columns; ``None`` for images.
+
+        Raises:
+            RunError: It is damaged.
+            ConfigError: It is a model of your own, which was not named, or cannot be imported or built.
+        """
         return self.artifact.schema
 
     @property
@@ -216,7 +236,11 @@ class Run:
 
     @cached_property
     def history(self) -> History:
-        """A row per epoch."""
+        """A row per epoch.
+
+        Raises:
+            RunError: ``history.csv`` is missing or damaged.
+        """
         path = self.path / "history.csv"
         text = read_text(path)
         try:
@@ -329,7 +353,12 @@ class Run:
         return inputs, self.outputs_of(inputs), targets
 
     def outputs_of(self, inputs: Tensors) -> Tensor:
-        """As :meth:`outputs`, but sooner: in batches as large as they may be, on which the last bits depend."""
+        """As :meth:`outputs`, but sooner: in batches as large as they may be, on which the last bits depend.
+
+        Raises:
+            InputTypeError: A model of your own gives something else than a tensor with a row for each.
+            OutOfMemoryError: A batch does not fit.
+        """
         outputs: Tensor = self._trainer().predict(inputs)
         return outputs
 

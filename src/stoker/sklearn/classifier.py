@@ -193,17 +193,36 @@ class StokerClassifier(ClassifierMixin, StokerEstimator):  # type: ignore[misc] 
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each row: ``[n]``, or ``[n, outputs]``, of the labels' own type."""
+        """The most probable class of each row: ``[n]``, or ``[n, outputs]``, of the labels' own type.
+
+        Raises:
+            NotFittedError: It was not fitted; scikit-learn's own.
+            DataError: ``X`` holds text, and is no data frame.
+            EncodingError: A value does not fit its column.
+            InputTypeError: It was fitted to a data frame of more than numbers, and ``X`` is none.
+            OutOfMemoryError: A batch does not fit.
+            ValueError: scikit-learn's own, such as for another number of features.
+        """
         codes = np.column_stack([logits.argmax(dim=1).numpy() for logits in self._logits(X)])
         return self._labels.decode(codes)
 
     def predict_proba(self, X: Any) -> Any:
-        """The probability of each class, ``softmax(logits)``: float64 ``[n, classes]``; with several labels a list."""
+        """The probability of each class, ``softmax(logits)``: float64 ``[n, classes]``; with several labels a list.
+
+        Raises:
+            NotFittedError: It was not fitted; scikit-learn's own.
+            DataError, EncodingError, InputTypeError, OutOfMemoryError, ValueError: As :meth:`predict`.
+        """
         found = [logits.softmax(dim=1).numpy() for logits in self._logits(X)]
         return found if self._labels.several else found[0]
 
     def predict_log_proba(self, X: Any) -> Any:
-        """The logarithms of the probabilities, exact where these are too small for a float."""
+        """The logarithms of the probabilities, exact where these are too small for a float.
+
+        Raises:
+            NotFittedError: It was not fitted; scikit-learn's own.
+            DataError, EncodingError, InputTypeError, OutOfMemoryError, ValueError: As :meth:`predict`.
+        """
         found = [logits.log_softmax(dim=1).numpy() for logits in self._logits(X)]
         return found if self._labels.several else found[0]
 

@@ -150,7 +150,16 @@ class StokerRegressor(RegressorMixin, StokerEstimator):  # type: ignore[misc]  #
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """The predicted numbers, float64, ``[n]`` or ``[n, outputs]`` as ``y`` was, in the target's unit."""
+        """The predicted numbers, float64, ``[n]`` or ``[n, outputs]`` as ``y`` was, in the target's unit.
+
+        Raises:
+            NotFittedError: It was not fitted; scikit-learn's own.
+            DataError: ``X`` holds text, and is no data frame.
+            EncodingError: A value does not fit its column.
+            InputTypeError: It was fitted to a data frame of more than numbers, and ``X`` is none.
+            OutOfMemoryError: A batch does not fit.
+            ValueError: scikit-learn's own, such as for another number of features.
+        """
         outputs: NDArray[np.float64] = self._outputs(X).numpy()
         return outputs if self._several else outputs[:, 0]
 

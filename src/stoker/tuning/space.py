@@ -84,7 +84,11 @@ class Int:
     when: When = None
 
     def check(self, where: str) -> None:
-        """See :meth:`Float.check`."""
+        """See :meth:`Float.check`.
+
+        Raises:
+            ConfigError: A limit or the step is no whole number, or the range is empty.
+        """
         for value in (self.low, self.high, self.step):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(where, "must have whole numbers for low, high and step", repr(value), "Use Float.")
@@ -118,7 +122,11 @@ class Categorical:
     when: When = None
 
     def check(self, where: str) -> None:
-        """See :meth:`Float.check`."""
+        """See :meth:`Float.check`.
+
+        Raises:
+            ConfigError: There is no choice, one is there twice, or one could not be kept as JSON.
+        """
         if isinstance(self.choices, str) or not isinstance(self.choices, Sequence):
             raise ConfigError(where, "must have a list of choices", repr(self.choices), EXAMPLE)
         if not self.choices:
@@ -167,7 +175,11 @@ class Layers:
     when: When = None
 
     def check(self, where: str) -> None:
-        """See :meth:`Float.check`."""
+        """See :meth:`Float.check`.
+
+        Raises:
+            ConfigError: A part is wrong, or there could be fewer than no layers.
+        """
         self.layers.check(f"{where}.layers")
         self.width.check(f"{where}.width")
         if self.layers.low < 0:

@@ -136,8 +136,9 @@ def refuse_difference(saved: Mapping[str, Any], now: Mapping[str, Any], fix: str
         CheckpointError: There is one.
     """
     for name, value in now.items():
-        if saved.get(name) != value:
-            raise CheckpointError("resume", f"{name} must be the checkpoint's, {saved.get(name)}", value, fix)
+        theirs = saved.get(name)
+        if isinstance(theirs, Tensor) or theirs != value:  # tensors are compared number by number
+            raise CheckpointError("resume", f"{name} must be the checkpoint's, {theirs}", value, fix)
 
 
 def about_training(

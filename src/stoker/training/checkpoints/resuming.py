@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from stoker.errors import CheckpointError, ConfigError
 from stoker.training.checkpoints.checkpointer import Checkpointer
@@ -176,16 +176,18 @@ def course(
         return Course(Legs(origin=before, asked=epochs, first=before, epochs=epochs), before)
     legs, stopped, done = legs_of(saved), saved.get("stopped"), saved.get("epoch")
     if (
-        stopped not in get_args(StopReason)
+        not isinstance(stopped, str)  # a tensor would compare number by number
+        or stopped not in get_args(StopReason)
         or stopped == "imported"
         or type(done) is not int
-        or not isinstance(saved.get("job"), dict)
+        or not legs.first <= done <= legs.first + legs.epochs
+        or not all(isinstance(saved.get(name), dict) for name in ("job", "environment"))
     ):
         raise CheckpointError("checkpoint", "must say what it is of", str(stopped), "It is damaged.")
     refuse_difference(saved["job"], about["job"], "Go on with what it was begun with, or start anew.")
     try:
         fix = "Go on where it was begun; or force it, and the numbers may come out otherwise."
-        refuse_difference(saved.get("environment", {}), about["environment"], fix)
+        refuse_difference(saved["environment"], about["environment"], fix)
     except CheckpointError as error:
         if not checkpoints.force:
             raise
@@ -200,7 +202,7 @@ def course(
         return Course(legs, done)
     trained = done - legs.origin
     if epochs == legs.asked:
-        return Course(legs, done, ended=stopped)
+        return Course(legs, done, ended=cast(StopReason, stopped))
     if epochs <= trained:
         raise ConfigError("epochs", f"must be more than the {trained} that are trained", epochs)
     return Course(Legs(legs.origin, epochs, first=done, epochs=epochs - trained), done, new_leg=True)

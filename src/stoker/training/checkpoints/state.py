@@ -17,6 +17,17 @@ from stoker.errors import CheckpointError
 from stoker.randomness import random_states
 from stoker.training.best import Snapshot
 from stoker.training.callbacks import Callback
+from stoker.training.checkpoints.checks import (
+    MOST,
+    check_rows,
+    check_snapshot,
+    check_tensors,
+    count,
+    listed,
+    number,
+    tensors_of,
+)
+from stoker.training.checkpoints.moving import check_optimizer, check_schedule
 from stoker.training.history import History
 
 if TYPE_CHECKING:
@@ -92,7 +103,7 @@ def captured(parts: Parts, epoch: int, outcome: EpochOutcome | None, seconds: fl
         seconds: How long training took so far.
     """
     state, step = parts.state, parts.step
-    modules = {name: _tensors_of(module) for name, module in parts.modules().items()}
+    modules = {name: tensors_of(module) for name, module in parts.modules().items()}
     under_way, batches = None, parts.batches
     if outcome is not None:
         numbers = {"steps": outcome.steps, "samples": outcome.samples, "loss_sum": outcome.loss_sum}
@@ -127,16 +138,42 @@ def legs_of(saved: Mapping[str, Any]) -> Legs:
         raise _unfit("where its training stood", legs)
     if not all(type(value) is int and value >= 0 for value in legs.values()):
         raise _unfit("where its training stood", legs)
-    return Legs(**legs)
+    found = Legs(**legs)
+    over = found.origin + found.asked
+    if not found.origin <= found.first <= over <= MOST or over != found.first + found.epochs:
+        raise _unfit("where its training stood", legs)
+    return found
 
 
-def _begun(saved: Mapping[str, Any]) -> Begun | None:
+def _begun(saved: Mapping[str, Any], parts: Parts) -> Begun | None:
     under_way = saved["under_way"]
     if under_way is None:
         return None
-    outcome = EpochOutcome(int(under_way["steps"]), int(under_way["samples"]), float(under_way["loss_sum"]))
+    most = _updates(parts)
+    steps = count(under_way["steps"], "steps", MOST if most is None else most)
+    outcome = EpochOutcome(steps, count(under_way["samples"], "samples"), number(under_way["loss_sum"], "loss_sum"))
     cpu, device = under_way["random"]
+    torch.Generator().set_state(cpu)  # which refuses what is no state
+    if device is not None:
+        torch.Generator(parts.step.device).set_state(device)
     return Begun(outcome, (cpu, device))
+
+
+def _updates(parts: Parts) -> int | None:
+    """How many updates an epoch makes, if the data say."""
+    try:
+        return -(-len(parts.batches) // parts.step.accumulate)
+    except TypeError:  # an iterable Dataset does not know
+        return None
+
+
+def _moves(saved: Mapping[str, Any], parts: Parts) -> int | None:
+    """How often the schedule can have moved in its leg; ``None`` if nobody knows."""
+    epochs, updates = saved["epoch"] - saved["legs"]["first"], _updates(parts)
+    if parts.state.schedule is not None and parts.state.schedule.interval != "step":
+        return int(epochs)
+    begun = saved["under_way"]
+    return None if updates is None else int(epochs * updates + (0 if begun is None else begun["steps"]))
 
 
 def restored(saved: Mapping[str, Any], parts: Parts, *, new_leg: bool) -> Begun | None:
@@ -156,10 +193,10 @@ def restored(saved: Mapping[str, Any], parts: Parts, *, new_leg: bool) -> Begun 
     """
     try:
         for name, module in parts.modules().items():
-            _check_tensors(name, saved["modules"].get(name), module)
+            check_tensors(name, saved["modules"].get(name), module)
         _restore(saved, parts, new_leg)
-        return _begun(saved)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        return _begun(saved, parts)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise _unfit("a state that fits this training", f"{type(error).__name__}: {error}") from error
@@ -168,26 +205,28 @@ def restored(saved: Mapping[str, Any], parts: Parts, *, new_leg: bool) -> Begun 
 @torch.no_grad()
 def _restore(saved: Mapping[str, Any], parts: Parts, new_leg: bool) -> None:
     state, step = parts.state, parts.step
-    state.epoch, state.step = int(saved["epoch"]), int(saved["step"])
-    parts.history.rows[:] = [dict(row) for row in _listed(saved["rows"])]
-    parts.history.seconds = float(saved["seconds"])
+    state.epoch, state.step = count(saved["epoch"], "epoch"), count(saved["step"], "step")
+    check_rows(saved["rows"])
+    parts.history.rows[:] = [dict(row) for row in saved["rows"]]
+    parts.history.seconds = number(saved["seconds"], "seconds", finite=True)
     for name, module in parts.modules().items():
         Snapshot(module, _placed(saved["modules"][name], step.device)).restore()
     for name, extra in saved["extra"].items():
         step.model.get_submodule(name).set_extra_state(extra)
+    check_snapshot(saved["snapshot"], step.model)
     parts.snapshot.put(_placed({**saved["modules"]["model"], **saved["snapshot"]}, step.device))
     best = saved["best"]
-    state.best.value, state.best.epoch = float(best["value"]), int(best["epoch"])
-    state.best.waited = 0 if new_leg else int(best["waited"])
+    state.best.value, state.best.epoch = number(best["value"], "value"), count(best["epoch"], "epoch", state.epoch)
+    state.best.waited = 0 if new_leg else count(best["waited"], "waited")
     parts.history.best_epoch = state.best.epoch
     if state.average is not None:
         state.average.load_state_dict(saved["average"])
     _restore_optimizer(step, saved["optimizer"], rates=not new_leg)
     if state.schedule is not None and not new_leg:
-        _check_kinds(state.schedule.scheduler.state_dict(), saved["schedule"])
+        check_schedule(state.schedule.scheduler, saved["schedule"], _moves(saved, parts))
         state.schedule.scheduler.load_state_dict(saved["schedule"])
     if isinstance(parts.batches, LoaderBatches):
-        parts.batches.set_orders(_listed(saved["orders"]))
+        parts.batches.set_orders(listed(saved["orders"]))
     parts.engine.resume(Standing.from_dict(saved["engine"]))
     _restore_callbacks(parts.callbacks, saved["callbacks"])
 
@@ -196,37 +235,18 @@ def _restore_optimizer(step: Step, saved: dict[str, Any], *, rates: bool) -> Non
     """Give the optimizer its state; torch would cast what is not of its parameter's dtype, and drop the strides."""
     optimizer = step.optimizer
     before = [group["lr"] for group in optimizer.param_groups]
-    for mine, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-        _check_kinds(mine, theirs)
+    check_optimizer(optimizer, saved)
     optimizer.load_state_dict(saved)
+    # The updates before were made, in another process: a schedule that moves next would warn that there were none.
+    optimizer._opt_called = True  # type: ignore[attr-defined]
     for lr, mine, theirs in zip(before, optimizer.param_groups, saved["param_groups"], strict=True):
         if not rates:
             mine["lr"] = lr
-        for parameter, number in zip(mine["params"], theirs["params"], strict=True):
-            for name, value in saved["state"].get(number, {}).items():
+        for parameter, place in zip(mine["params"], theirs["params"], strict=True):
+            for name, value in saved["state"].get(place, {}).items():
                 held = optimizer.state[parameter].get(name)
                 if isinstance(value, Tensor) and isinstance(held, Tensor) and not _alike(held, value):
                     optimizer.state[parameter][name] = value.to(held.device)
-
-
-def _check_kinds(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Make sure that settings are numbers where the fresh ones are, and so on: torch would tell in the first step.
-
-    Raises:
-        TypeError: One is of another kind.
-    """
-    for name, value in mine.items():
-        if name != "params" and name in theirs and not _of_one_kind(value, theirs[name]):
-            raise TypeError(f"{name} is {type(theirs[name]).__name__}, not {type(value).__name__}")
-
-
-def _of_one_kind(mine: Any, theirs: Any) -> bool:
-    if isinstance(mine, (int, float, Tensor)):
-        return isinstance(theirs, (int, float, Tensor))
-    if isinstance(mine, (list, tuple)):
-        numbers = len(mine) == len(theirs) if isinstance(theirs, (list, tuple)) else False
-        return numbers and all(map(_of_one_kind, mine, theirs))
-    return mine is None or type(mine) is type(theirs)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -242,18 +262,8 @@ def _restore_callbacks(callbacks: Sequence[Callback], saved: Sequence[Any]) -> N
         callbacks[place].load_state_dict(state)
 
 
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list was expected, not {type(value).__name__}")
-    return value
-
-
 def _placed(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    return dict((*module.named_parameters(), *module.named_buffers()))
 
 
 def _extra_states(model: nn.Module) -> dict[str, Any]:
@@ -263,22 +273,6 @@ def _extra_states(model: nn.Module) -> dict[str, Any]:
         for name, module in model.named_modules()
         if type(module).get_extra_state is not nn.Module.get_extra_state
     }
-
-
-def _check_tensors(what: str, saved: Any, module: nn.Module) -> None:
-    if not isinstance(saved, dict) or not all(isinstance(tensor, Tensor) for tensor in saved.values()):
-        raise _unfit(f"the {what}'s tensors", type(saved).__name__)
-    fixed = {name for name, _ in module.named_parameters()}  # buffers may change their shape
-    mine = _tensors_of(module)
-    for name in sorted(mine.keys() | saved.keys()):
-        have, want = (None if name not in side else _form(side[name], name in fixed) for side in (saved, mine))
-        if have != want:
-            fix = "Go on with the model that was trained."
-            raise CheckpointError("resume", f"{name} of the {what} must be the checkpoint's, {have}", want, fix)
-
-
-def _form(tensor: Tensor, shape: bool) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape) if shape else ''}".strip()
 
 
 def _unfit(rule: str, got: Any) -> CheckpointError:

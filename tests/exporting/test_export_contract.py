@@ -27,13 +27,18 @@ ASKED_AGAIN = FEW | {
     ("torchscript-script", "own, by name"),
     ("aoti", "mlp, a number"),
 }
+
+
+def often(form: str, name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """ONNX of every model, the other formats of every other one; all of all at length."""
+    if (form, name) in FEW:
+        return ()
+    every = form == "onnx" or (form, name) in ASKED_AGAIN or (MODELS.index(name) + PROGRAMS.index(form)) % 2 == 0
+    return (pytest.mark.slow,) if every else (pytest.mark.slow, pytest.mark.long)
+
+
 CASES = [
-    pytest.param(
-        form,
-        name,
-        id=f"{form}, {name}",
-        marks=() if (form, name) in FEW else pytest.mark.slow,
-    )
+    pytest.param(form, name, id=f"{form}, {name}", marks=often(form, name))
     for form in PROGRAMS
     for name in MODELS
     if (form != "aoti" or name in {"mlp, a number", "cnn, images"})  # half a minute of compiling each

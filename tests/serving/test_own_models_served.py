@@ -71,7 +71,14 @@ def table(csv: str) -> tuple[list[str], Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--backend", "torch", "--max-batch", "7")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--workers", "2"), marks=pytest.mark.long),
+        pytest.param(("--backend", "torch", "--max-batch", "7"), marks=pytest.mark.long),
+    ],
+)
 def test_served_as_the_command_predicts(options: tuple[str, ...], home: Path) -> None:
     wanted = stoker_says(home, "predict", "run", "rows.csv", "--model", MODEL, "--proba")
     with serving(Path("run"), "--model", MODEL, *options, cwd=home) as server:

@@ -111,7 +111,7 @@ def test_a_study_of_several_batches_is_repeatable(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", pytest.param("gp", marks=pytest.mark.long)])
 def test_a_batch_is_drawn_from_the_batches_before(sampler: str, tmp_path: Path) -> None:
     whole = tune(tmp_path / "whole", trials=12, epochs=2, sampler=sampler)
     tune(tmp_path / "parts", trials=9, epochs=2, sampler=sampler)

@@ -106,6 +106,7 @@ def test_connections_that_break_lose_nothing(postgres: str, tmp_path: Path) -> N
     check(trials_of(postgres), 20)
 
 
+@pytest.mark.parametrize("storage_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 def test_a_lone_worker_that_is_killed_again_and_again_repeats_what_it_would_have_done(
     storage_url: str, tmp_path: Path
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_study_in_two_parts_is_the_study_in_one(diabetes: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["random", "cmaes", "gp"])
+@pytest.mark.parametrize("sampler", ["random", "cmaes", pytest.param("gp", marks=pytest.mark.long)])
 def test_each_sampler_goes_on_as_if_never_stopped(sampler: str, diabetes: Path, tmp_path: Path) -> None:
     space = {"lr": stoker.Float(1e-3, 1e-1, log=True), "dropout": stoker.Float(0.0, 0.5)}
     settings: dict[str, Any] = {"sampler": sampler, "epochs": 1}

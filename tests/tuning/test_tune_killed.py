@@ -68,6 +68,7 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path: Path) -> No
     assert (runs[0] / "model.safetensors").read_bytes() == (runs[1] / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("storage_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
 def test_two_machines_with_two_workers_each_share_a_study(storage_url: str, tmp_path: Path) -> None:
     settings = ("--trials", "20", "--study-name", "s", "--workers", "2", "--storage", storage_url)
     commands = [start(tmp_path / name, *settings) for name in ("here", "there")]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import torch
 from jax import Array, lax
 
+from stoker.engines.turning import is_better_turned
 from stoker.engines.xla.dtypes import Number, cast, torch_dtype
 from stoker.engines.xla.table import lowering
 
@@ -26,9 +27,13 @@ def precision() -> lax.Precision:
 
 @lowering("mm.default", "bmm.default")
 def _mm(a: Array, b: Array) -> Array:
-    """The product. A weight's gradient ``gᵀ x`` sums over all rows; on CPUs that is faster with a copy of ``gᵀ``."""
+    """The product. A weight's gradient ``gᵀ x`` sums over all rows; on CPUs that is faster with a copy of ``gᵀ``.
+
+    But for a weight that is kept turned: its gradient is ``xᵀ g``, which is faster still.
+    """
     rows, columns, terms = a.shape[-2], b.shape[-1], a.shape[-1]
-    if a.ndim == 2 and terms >= LONG and rows * columns <= SMALL and jax.default_backend() == "cpu":
+    long = a.ndim == 2 and terms >= LONG and rows * columns <= SMALL
+    if long and not is_better_turned(rows, columns) and jax.default_backend() == "cpu":
         a = lax.optimization_barrier(a)  # type: ignore[no-untyped-call]  # else XLA works on the transposed one
     return jnp.matmul(a, b, precision=precision())
 

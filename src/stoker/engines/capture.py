@@ -168,6 +168,8 @@ def _shared_memory(model: nn.Module) -> str | None:
 
 def _bytes(tensor: Tensor) -> int:
     """From the first element's begin to the last one's end."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (last + 1) * tensor.element_size()
 

@@ -18,8 +18,8 @@ from stoker.engines.xla.dtypes import from_torch
 
 __all__ = ["borrowed", "copied", "overwrite", "to_torch"]
 
-LARGE = 1 << 16  # bytes up to which a copy is compared whole
-SAMPLED = 1024  # rows that a larger one is compared by
+LARGE = 1 << 14  # bytes up to which a copy is compared whole
+SAMPLED = 256  # rows that a larger one is compared by
 
 
 def borrowed(tensors: Iterable[Tensor], before: Iterable[Array] = ()) -> list[Array]:
@@ -42,7 +42,7 @@ def borrowed(tensors: Iterable[Tensor], before: Iterable[Array] = ()) -> list[Ar
 
 
 def _has(array: Array | None, tensor: Tensor) -> bool:
-    """Whether an array has a tensor's numbers; of a large copy some thousand rows stand for all."""
+    """Whether an array has a tensor's numbers; of a large copy some hundred rows stand for all."""
     if array is None or array.shape != tensor.shape:
         return False
     if array.unsafe_buffer_pointer() == tensor.data_ptr():

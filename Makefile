@@ -9,7 +9,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 7))')
 PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadfile --durations=20
 
-.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving clean
+.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -31,7 +31,7 @@ test: $(VENV)/.installed lint docs
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not long"
 
 # Kills, hostile files and fuzzing at length: minutes more than belong into each run of the suite.
-test-long: $(VENV)/.installed
+test-long: $(VENV)/.installed $(VENV)/.fuzzes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m long
 
 test-quick: $(VENV)/.installed
@@ -46,8 +46,11 @@ test-chaos: $(VENV)/.installed
 
 # Coverage-guided fuzzing of what reads files, FUZZ_SECONDS a target; FUZZ_TARGETS: such as 'config rows'.
 FUZZ_SECONDS ?= 60
-fuzz: $(VENV)/.installed
+$(VENV)/.fuzzes: $(VENV)/.installed
 	$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
+
+fuzz: $(VENV)/.fuzzes
 	$(VENV)/bin/python tests/fuzz/run.py $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 lint: $(VENV)/.installed
@@ -106,6 +109,10 @@ bench-study: $(VENV)/.installed
 # stoker serve, by torch and by ONNX, beside a plain FastAPI handler of the same model, on the loopback: about a minute.
 bench-serving: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.serving $(SERVING_ARGS)
+
+# What a checkpoint after each epoch of Fashion-MNIST costs; the status is 1 above 3 %: some minutes.
+bench-checkpoints: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.checkpoints
 
 clean:
 	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist site src/*.egg-info

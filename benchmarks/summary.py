@@ -55,6 +55,7 @@ class Figures:
         loss_is_far: From the others' (:data:`FAR`).
         note: What the side says about how it trained, from its longest call.
         absent: Why there are no figures.
+        rounds: How many they are medians of.
     """
 
     side: str
@@ -66,6 +67,7 @@ class Figures:
     loss_is_far: bool = False
     note: str = ""
     absent: str = ""
+    rounds: int = 0
 
 
 def steady(epochs_s: Sequence[float], side: str) -> list[float]:
@@ -141,6 +143,7 @@ def _rows(sides: Mapping[str, Sequence[Measurement]]) -> list[Figures]:
                 memory_mb=max(memory) if memory else None,
                 loss=loss,
                 loss_is_far=loss is not None and not abs(loss - middle) <= max(FAR * middle, FAR_AT_LEAST),
+                rounds=len({m["round"] for m in calls}),
                 note="; ".join([max(calls, key=lambda m: m["epochs"])["note"], *failed[:1]]).strip("; "),
             )
         )

@@ -61,6 +61,7 @@ PACKAGES = (
     Package("onnxscript", "onnxscript", "export to ONNX", "export"),
     Package("fastapi", "fastapi", "stoker serve", "serve"),
     Package("uvicorn", "uvicorn", "stoker serve", "serve"),
+    Package("python_multipart", "python-multipart", "stoker serve", "serve"),
     Package("psycopg", "psycopg", "studies on PostgreSQL", "postgres"),
     Package("tensorboard", "tensorboard", "--log tensorboard", "tensorboard"),
     Package("mlflow", "mlflow", "--log mlflow", "mlflow"),

@@ -41,14 +41,14 @@ __all__ = ["AutoEngine"]
 BY_SHAPE = "chosen by the job's shape"
 
 EARLY = (16, 80)  # the steps at which a first epoch is looked at before a tenth of a second is over
-BUILD_SECONDS = 2.6  # of eager steps, from which on a program is made beside: it is ready after half of that
+BUILD_SECONDS = 6.0  # of eager steps, from which on a program is made beside: it costs them half a second
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
 READY = 0.05  # and where the program is, too: the compared updates
 AT_ONCE = 1.3  # from so many seconds that it is sure to save on, a program is made at once
 KEPT = 0.1  # the same where there is one already, of a training before
 UNKNOWN = 1.5  # the same for models whose code may turn out to be no program
-WARM_BUILD = 5.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
+WARM_BUILD = 2.0  # where nothing can be forked, capture holds the training up: let it be a small part of the job
 CERTAIN_UPDATES = 20_000  # with ``deterministic``, jobs of so many updates are compiled from the start
 
 

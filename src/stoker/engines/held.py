@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, NoneType
 from typing import Any
 
@@ -91,6 +91,7 @@ def _written(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Hashable]]:
             yield name, held_by(value, mark)
 
 
+@lru_cache(maxsize=1024)  # an epoch of a small network is shorter than a look at all code would be
 def _code(code: CodeType) -> Hashable:
     constants = tuple(_code(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts)
     return code.co_code, code.co_names, constants

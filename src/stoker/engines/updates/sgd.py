@@ -45,7 +45,7 @@ class SGDUpdate(Update):
 
     def scalars(self, group: Group, counts: Counts, lrs: Sequence[float]) -> tuple[dict[str, np.ndarray], Counts]:
         signature = self.signature(group)
-        values: dict[str, Any] = {"descent": [-lr for lr in lrs], **decay_scalars(group, lrs, signature)}
+        values: dict[str, Any] = {"descent": -np.asarray(lrs, dtype=np.float64), **decay_scalars(group, lrs, signature)}
         if "momentum" in signature:
             momentum, fresh = float(group["momentum"]), 1 - float(group["dampening"])
             first = [counts["step"] + i == 0 for i in range(len(lrs))]

@@ -1,6 +1,7 @@
 """What a checkpoint after each epoch costs, on Fashion-MNIST with the network 784-300-100-10.
 
-    make bench-checkpoints      # or: python -m benchmarks.checkpoints [--epochs 5] [--batch-size 32] [--engines eager,compiled]
+    make bench-checkpoints
+    python -m benchmarks.checkpoints [--epochs 5] [--batch-size 32] [--engines eager,compiled]
 
 Two figures for each engine and optimizer. The first is the time within the writing of checkpoints, over that of the
 whole training: it does not depend on what else the machine does, as far as both wait for it alike. The second is how

@@ -132,7 +132,8 @@ def wishes(tables: Mapping[Key, Sequence[Figures]]) -> str:
     lines = [
         "## What is wanted",
         f"{counts[0]} met, {counts[1]} not met, {counts[2]} not measured. Noise is half of what lies between the"
-        " fastest and the slowest round, of the noisier of the two sides; with one round it is not known, and counts as 0.",
+        " fastest and the slowest round, of the noisier of the two sides; with one round it is not known, and counts"
+        " as 0.",
         "",
         _row("", "threads", "wanted", "measured", "met"),
         _row("---", "---:", "---", "---", "---"),

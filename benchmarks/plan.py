@@ -66,7 +66,7 @@ def full(threads: Iterable[int] = (1, 2)) -> list[Setting]:
             sides = tuple(name for name, side in SIDES.items() if takes_part(side, job.name))
             settings.append(Setting(job.name, job.batch_size, count, sides))
         larger = tuple(name for name, side in SIDES.items() if takes_part(side, "california"))
-        settings += [Setting("california", size, count, larger, lengths=(1, 20)) for size in BATCH_SIZES]
+        settings += [Setting("california", size, count, larger) for size in BATCH_SIZES]
     return settings
 
 

@@ -49,7 +49,7 @@ def page(results: Results, image: str = "") -> str:
         " own, the sides in turn. Figures are medians of rounds; how many is said under each table.",
         "",
         f"- Measured {about['date']} on {about['cpu']}, {about['cores']} cores, {about['system']}, Python"
-        f" {about['python']}.",
+        f" {about['python']}.{' But: ' + about['also'] + '.' if about.get('also') else ''}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in about['versions'].items() if version)}."
         + "".join(f" Without {name}." for name, version in about["versions"].items() if not version),
         "- *First epoch*: seconds from the call to the end of the first epoch; the framework's imports do not count,"

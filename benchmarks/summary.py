@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from benchmarks.jobs import JOBS
 from benchmarks.plan import FEWEST, predicted
 
 LENGTHS = (1, 20, 200)
@@ -110,8 +111,13 @@ def by_table(measurements: Iterable[Measurement]) -> dict[Key, dict[str, list[Me
 
 
 def summarise(measurements: Iterable[Measurement]) -> dict[Key, list[Figures]]:
-    """The figures of each table, a row a side."""
-    return {key: _rows(sides) for key, sides in by_table(measurements).items()}
+    """The figures of each table, a row a side; tables in the order of the plan."""
+    tables, jobs = by_table(measurements), list(JOBS)
+
+    def place(key: Key) -> tuple[int, bool, int, int]:  # as the plan has them, in whatever order they were measured
+        return key.threads, key.batch_size != JOBS[key.job].batch_size, jobs.index(key.job), key.batch_size
+
+    return {key: _rows(tables[key]) for key in sorted(tables, key=place)}
 
 
 def _rows(sides: Mapping[str, Sequence[Measurement]]) -> list[Figures]:

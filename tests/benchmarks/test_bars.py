@@ -66,7 +66,7 @@ def test_auto_is_measured_against_the_better_engine() -> None:
     assert auto(4.6, (10.0, 10.0), 4.0) == (True, True)
 
 
-def test_each_table_has_its_bars_for_auto_and_extrapolated_seconds_are_marked() -> None:
+def test_each_table_has_its_bars_for_auto_but_for_lengths_at_which_it_was_not_measured() -> None:
     calls = [
         call(side, epochs, 1.0, 0.1, threads=threads, batch_size=batch_size)
         for side in ("stoker-auto", "stoker-eager", "stoker-compiled")
@@ -74,5 +74,5 @@ def test_each_table_has_its_bars_for_auto_and_extrapolated_seconds_are_marked() 
         for threads, batch_size in ((1, 32), (2, 32), (1, 256))
     ]
     every = [bar for bar in bars(summarise(calls), BATCH_SIZES, LABELS) if "auto beside" in bar.what]
-    assert len(every) == 3 * 3 * 2
-    assert [bar.measured for bar in every if "200 epochs" in bar.what] == ["~20.90 s"] * 6
+    assert len(every) == 3 * 2 * 2
+    assert not any("200 epochs" in bar.what for bar in every)  # it may take another engine for a longer call

@@ -81,4 +81,5 @@ def test_a_failure_after_a_success_is_told() -> None:
 
 def test_tables_are_told_apart_by_batch_size_and_threads() -> None:
     calls = [call("loop", 1, 1.0, 1.0), call("loop", 1, 1.0, 1.0, threads=2), call("loop", 1, 1.0, 1.0, batch_size=256)]
-    assert list(summarise(calls)) == [HERE, Key("california", 32, 2, None), Key("california", 256, 1, None)]
+    larger, threads = Key("california", 256, 1, None), Key("california", 32, 2, None)
+    assert list(summarise(calls)) == [HERE, larger, threads]  # as the plan has them

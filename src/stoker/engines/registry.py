@@ -1,10 +1,11 @@
-"""The engines by name; each is imported when it is asked for, since JAX takes its time."""
+"""The engines by name; the compiled one is imported when it is asked for, since JAX takes its time."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
 
+from stoker.engines.auto import AutoEngine
 from stoker.engines.eager import EagerEngine
 from stoker.engines.step import Engine
 from stoker.engines.together import Lane
@@ -24,8 +25,6 @@ def _compiled(lane: Lane | None = None) -> Engine:
 def _auto(*, deterministic: bool = False, trainings: int = 1) -> Engine:
     if importlib.util.find_spec("jax") is None:
         return EagerEngine("JAX is not installed")
-    from stoker.engines.auto import AutoEngine
-
     return AutoEngine(deterministic=deterministic, trainings=trainings)
 
 

@@ -152,9 +152,10 @@ def short(results: Results) -> str:
         {side: None for rows in columns.values() for side, row in rows.items() if row.step_us is not None},
         key=lambda side: min(rows[side].step_us or float("inf") for rows in columns.values() if side in rows),
     )
+    also = f" ({about['also']})" if about.get("also") else ""
     lines = [
         f"Microseconds per step (batch 32, SGD, {'/'.join(map(str, sorted(threads)))} thread), and in multiples of"
-        f" {LABELS[OURS]}; {about['cpu']}, {about['date'][:10]}. All of it, with what is not reached:"
+        f" {LABELS[OURS]}; {about['cpu']}, {about['date'][:10]}{also}. All of it, with what is not reached:"
         " [docs/benchmark.md](docs/benchmark.md).",
         "",
         _row("", *(f"{JOBS[job].title} | ×" for job in columns)),

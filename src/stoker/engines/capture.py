@@ -121,12 +121,14 @@ class Captured:
             averages)``, of which some are turned.
         scalars: Of each cohort, the names of its scalars in order.
         turned: Which weights are turned in ``update``; in ``gradients`` none is.
+        device: Where the step computes.
     """
 
     gradients: fx.GraphModule
     update: fx.GraphModule
     scalars: tuple[tuple[str, ...], ...]
     turned: Turned
+    device: torch.device
 
 
 def uncapturable(step: Step) -> str | None:
@@ -259,7 +261,7 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
         raise CaptureError(f"the step cannot be traced ({_in_short(error)})") from error
-    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty), turned), reason
+    return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty), turned, step.device), reason
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

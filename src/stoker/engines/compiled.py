@@ -35,6 +35,7 @@ from stoker.engines.takeover import (
     stood,
 )
 from stoker.engines.together import Lane
+from stoker.engines.xla.device import lacking
 from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import AnotherUpdateError, Data
 
@@ -98,7 +99,7 @@ class CompiledEngine:
 
     def train_epoch(self, step: Step, batches: Iterable[Batch], watch: Watch) -> EpochOutcome:
         """See :class:`stoker.engines.step.Engine`."""
-        self.reason = unsupported(step, batches)
+        self.reason = unsupported(step, batches) or lacking(step.device)
         if self.reason is not None:
             return self._eager.train_epoch(step, batches, watch)
         assert isinstance(batches, Epoch)

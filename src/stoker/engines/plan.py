@@ -92,7 +92,7 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
         return "a callback listens to each step"
     if step.replicas is not None:
         return "several processes train together"
-    if step.device.type != "cpu":
+    if step.device.type not in ("cpu", "cuda"):
         return f"the device is {step.device.type}"
     if batches.batches.rows < 4 * batches.batches.batch_size * step.accumulate:
         return "an epoch has fewer than four whole updates"

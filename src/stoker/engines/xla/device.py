@@ -1,4 +1,7 @@
-"""Where XLA computes: on the CPU, whatever JAX's default device is, with as many threads as torch has."""
+"""Where XLA computes: where torch has the model and the data; on the CPU with as many threads as torch has.
+
+Across to CUDA nothing was run so far: there was no such device. What is of the crossing itself is tested on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from typing import Any
 import jax
 import torch
 
-__all__ = ["THREADS", "on_cpu", "threads"]
+from stoker.errors import LoweringError
 
+__all__ = ["CPU", "THREADS", "lacking", "on", "threads"]
+
+CPU = torch.device("cpu")
 THREADS = "NPROC"  # the variable that XLA's client takes the number of its threads from, once; its flags change nothing
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"  # unless told otherwise, JAX takes most of a GPU's memory when it starts
 
 
 @cache
@@ -24,19 +31,46 @@ def threads() -> int:
 
 
 @contextmanager
-def on_cpu() -> Iterator[None]:
-    """Arrays are made, and programs run, on the CPU, where torch has the data; numbers keep their 64 bits."""
-    with jax.enable_x64(True), jax.default_device(_cpu()):
+def on(device: torch.device) -> Iterator[None]:
+    """Arrays are made, and programs run, where torch has the data; numbers keep their 64 bits.
+
+    Raises:
+        LoweringError: JAX has no such device.
+    """
+    with jax.enable_x64(True), jax.default_device(_jax_device(device)):
         yield
 
 
-@cache
-def _cpu() -> Any:
-    """JAX's CPU device. If nothing in this process has used JAX before, it starts with torch's number of threads."""
-    before = os.environ.get(THREADS)
-    os.environ[THREADS] = str(threads())
+def lacking(device: torch.device) -> str | None:
+    """Why nothing can be computed on a device, in one line; ``None`` if it can."""
     try:
-        return jax.local_devices(backend="cpu")[0]
+        _jax_device(device)
+    except LoweringError:
+        return f"JAX has no {device}"
+    return None
+
+
+@cache
+def _jax_device(device: torch.device) -> Any:
+    """JAX's device. If nothing in this process has used JAX before, it starts with torch's number of threads."""
+    mine = {THREADS: str(threads()), PREALLOCATE: os.environ.get(PREALLOCATE, "false")}
+    before = {name: os.environ.get(name) for name in mine}
+    os.environ.update(mine)
+    try:
+        devices = jax.local_devices(backend=device.type)
+    except RuntimeError:  # no such platform
+        devices = []
     finally:
-        if before is None:
-            del os.environ[THREADS]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    if device.type == "cpu":
+        return devices[0]
+    index: int | None = device.index  # torch: the one that is current
+    wanted = torch.cuda.current_device() if index is None else index
+    for one in devices:
+        if one.local_hardware_id == wanted:
+            return one
+    raise LoweringError("device", "must be one that JAX has", str(device), "Install JAX for it.")

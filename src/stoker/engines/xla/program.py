@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import torch
 from jax import Array, export, lax
 
 from stoker.engines.capture import Captured, in_half_precision
 from stoker.engines.collection import collected_later
 from stoker.engines.xla.cache import compiled
-from stoker.engines.xla.device import on_cpu
+from stoker.engines.xla.device import on
 from stoker.engines.xla.interpret import draws_numbers, to_jax
 
 __all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program", "shapes"]
@@ -60,11 +61,13 @@ class Signature:
         scalars: Of each cohort, the names of its scalars in order.
         draws: Whether a step draws random numbers.
         half: Whether it computes in a dtype of 16 bits.
+        device: Where it computes.
     """
 
     scalars: tuple[tuple[str, ...], ...]
     draws: bool
     half: bool
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Program:
         self, run: Any, signature: Signature, like: Arguments, body: Callable[..., tuple[Carry, Array]] | None = None
     ) -> None:
         self.signature, self.body = signature, body
-        with on_cpu():
+        with on(signature.device):
             with collected_later():
                 lowered = run.lower(*shapes(like))
             self._compiled = compiled(lowered)
@@ -125,7 +128,7 @@ class Program:
         Returns:
             The state after, and the losses ``[updates]``, of which those of the updates made are filled in.
         """
-        with on_cpu():
+        with on(self.signature.device):
             after: tuple[Carry, Array] = self._compiled(*arguments)
         return after
 
@@ -136,7 +139,7 @@ def saved_program(captured: Captured, like: Arguments) -> Saved:
     Raises:
         LoweringError: An operator cannot be lowered.
     """
-    with on_cpu(), collected_later():
+    with on(captured.device), collected_later():
         code = bytes(export.export(_jitted(_epoch(captured)))(*shapes(like)).serialize())
     return Saved(code, _signature(captured))
 
@@ -147,7 +150,7 @@ def _jitted(body: Callable[..., tuple[Carry, Array]]) -> Any:
 
 def _signature(captured: Captured) -> Signature:
     graph = captured.gradients
-    return Signature(captured.scalars, draws_numbers(graph), in_half_precision(graph))
+    return Signature(captured.scalars, draws_numbers(graph), in_half_precision(graph), captured.device)
 
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:

@@ -16,8 +16,7 @@ from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 from stoker.engines.updates.averaging import averaging_weights
 from stoker.engines.updates.state import write_state
-from stoker.engines.xla.crossing import borrowed, copied, overwrite
-from stoker.engines.xla.dtypes import from_torch
+from stoker.engines.xla.crossing import borrowed, copied, overwrite, same_bits
 from stoker.engines.xla.program import Arguments, Carry, Program
 
 __all__ = ["AnotherUpdateError", "Data", "Scan", "arguments_like"]
@@ -107,7 +106,7 @@ class Scan:
         moved = [
             (tensor, array)
             for tensor, array in zip(state.buffers.values(), buffers, strict=True)
-            if not _same_bits(tensor, array)
+            if not same_bits(tensor, array)
         ]
         mine = [*state.parameters.values(), *state.slots, *state.averages, *(tensor for tensor, _ in moved)]
         overwrite(mine, [*parameters, *slots, *averages, *(array for _, array in moved)])
@@ -142,7 +141,7 @@ class Scan:
             counts == [cohort.counts for cohort in state.cohorts]
             and (self.step.average is None or self.averaged == self.step.average.updates)
             and all(float(now) == float(then) for now, then in rates)
-            and all(_same_bits(tensor, array) for tensor, array in zip(theirs, mine, strict=True))
+            and all(same_bits(tensor, array) for tensor, array in zip(theirs, mine, strict=True))
         )
 
     def fill(self, start: int, stop: int) -> int:
@@ -223,12 +222,6 @@ def arguments_like(
         max_norm=[] if step.clip_norm is None else [np.asarray(step.clip_norm, dtype=np.float32)],
         seed=np.int32(seed),
     )
-
-
-def _same_bits(tensor: torch.Tensor, array: Any) -> bool:
-    mine, its = from_torch(tensor), np.asarray(array)
-    bits = f"i{mine.itemsize}"
-    return np.array_equal(mine.view(bits), its.view(bits))
 
 
 def _others(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 from jax import Array
 
 from stoker.engines.xla.cache import compiled
-from stoker.engines.xla.device import on_cpu
+from stoker.engines.xla.device import on
 from stoker.engines.xla.program import Arguments, Carry, shapes
 from stoker.engines.xla.scan import Scan
 from stoker.errors import LoweringError
@@ -37,11 +37,11 @@ class Vectorised:
     """
 
     def __init__(self, scan: Scan, size: int) -> None:
-        self.size = size
+        self.size, self._device = size, scan.program.signature.device
         body, like = scan.program.body, shapes(scan.given(0, 0))
         if body is None:
             raise LoweringError("program", "must be one that was made in this process", "one that was saved")
-        with on_cpu():
+        with on(scan.program.signature.device):
             self._compiled = compiled(jax.jit(_all(body)).lower(*_given([like] * size)))
 
     def __call__(self, scans: Sequence[Scan], start: int, stop: int) -> list[list[float]]:
@@ -55,7 +55,7 @@ class Vectorised:
         """
         arguments = [scan.given(start, stop) for scan in scans]
         filled = arguments + arguments[:1] * (self.size - len(scans))
-        with on_cpu():
+        with on(self._device):
             results: list[tuple[Carry, Array]] = self._compiled(*_given(filled))
         return [scan.taken(carry, losses, start, stop) for scan, (carry, losses) in zip(scans, results, strict=False)]
 

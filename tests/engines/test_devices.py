@@ -1,0 +1,130 @@
+"""Programs where torch's device is none of the CPU's, as far as that can be tried on one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import pytest
+import torch
+from tiny import DATA, assert_near, mlp
+from torch import nn
+
+from stoker import Trainer
+from stoker.engines.xla import crossing, device
+from stoker.engines.xla.program import Program
+from stoker.errors import LoweringError
+
+
+@pytest.fixture
+def by_dlpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's tensors cross as another device's do."""
+    monkeypatch.setattr(crossing, "_by_numpy", lambda _: False)
+
+
+def trained(model: nn.Module, engine: str, **settings: Any) -> Trainer:
+    trainer = Trainer(model, "mse", lr=0.01, device="cpu", metrics=(), engine=engine, **settings)
+    trainer.fit(DATA, epochs=4, batch_size=16, progress="none", check=False)
+    return trainer
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 24, bias=False), nn.BatchNorm1d(24), nn.Tanh(), nn.Linear(24, 1))
+
+
+@pytest.mark.usefixtures("by_dlpack")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("make", [mlp, normed])
+def test_state_that_crosses_by_dlpack_trains_as_eagerly(make: Any, optimizer: str, made: list[Program]) -> None:
+    mine, theirs = make(), make()
+    trainer = trained(mine, "compiled", optimizer=optimizer, ema=0.9)
+    trained(theirs, "eager", optimizer=optimizer, ema=0.9)
+    assert (trainer.engine.reason, len(made)) == (None, 1)
+    assert_near(mine, theirs)
+
+
+@pytest.mark.usefixtures("by_dlpack")
+def test_what_a_program_gives_up_is_none_of_torchs_memory() -> None:
+    tensor = torch.arange(6.0).view(2, 3)
+    (array,) = crossing.copied([tensor])
+    assert isinstance(array, jax.Array)
+    assert crossing.same_bits(tensor, array)
+    tensor.add_(1)
+    assert array.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert not crossing.same_bits(tensor, array)
+    crossing.overwrite([tensor], [array])
+    assert tensor.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("by_numpy", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.int8])
+def test_bits_are_compared(by_numpy: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossing, "_by_numpy", lambda _: by_numpy)
+    tensor = torch.tensor([[0.0, 1.0], [-2.0, 3.0]]).to(dtype)
+    (array,) = crossing.copied([tensor])
+    assert crossing.same_bits(tensor, array)
+    if dtype.is_floating_point:
+        assert not crossing.same_bits(-tensor.abs() * 0.0, crossing.copied([tensor.abs() * 0.0])[0])
+        nothing = tensor * float("nan")
+        assert crossing.same_bits(nothing, crossing.copied([nothing])[0])
+    assert not crossing.same_bits(tensor + 1, array)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    device._jax_device.cache_clear()
+    yield
+    device._jax_device.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_device_is_the_one_that_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def local_devices(backend: str) -> list[Any]:
+        seen.append((backend, os.environ[device.PREALLOCATE]))
+        return [SimpleNamespace(local_hardware_id=place) for place in (1, 0)]
+
+    monkeypatch.delenv(device.PREALLOCATE, raising=False)
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    assert device._jax_device(torch.device("cuda:1")).local_hardware_id == 1
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert device._jax_device(torch.device("cuda")).local_hardware_id == 0
+    with pytest.raises(LoweringError, match=r"device: must be one that JAX has, got cuda:5\. Install JAX for it\."):
+        device._jax_device(torch.device("cuda:5"))
+    assert set(seen) == {("cuda", "false")}  # what is left of the GPU's memory is torch's
+    assert device.PREALLOCATE not in os.environ
+    monkeypatch.setenv(device.PREALLOCATE, "true")  # what the user says holds
+    device._jax_device(torch.device("cuda:0"))
+    assert seen[-1] == ("cuda", "true")
+
+
+def test_a_device_that_jax_lacks_is_named() -> None:
+    assert device.lacking(torch.device("cpu")) is None
+    if not torch.cuda.is_available():
+        assert device.lacking(torch.device("cuda:0")) == "JAX has no cuda:0"
+
+
+def test_training_on_a_cpu_asks_nothing_of_cuda() -> None:
+    script = """
+import sys, torch
+def never(*_, **__):
+    raise AssertionError("CUDA was asked for")
+torch._C._cuda_init = torch.cuda._lazy_init = torch.cuda.init = never
+import stoker
+from torch import nn
+data = torch.zeros(64, 4), torch.zeros(64, 1)
+for engine in ("eager", "compiled"):
+    trainer = stoker.Trainer(nn.Linear(4, 1), "mse", "sgd", device="cpu", engine=engine)
+    trainer.fit(data, valid=data, epochs=2, batch_size=8, progress="none")
+    print(trainer.engine_reason)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["eager: as asked", "compiled: as asked"]

@@ -61,6 +61,22 @@ def test_fit_prints_its_result_on_stdout_and_its_progress_on_stderr(iris: Simple
     assert "\x1b" not in iris.stdout + iris.stderr
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "reason"),
+    [("adam", "compiled: as asked"), ("adadelta", "eager: the optimizer Adadelta, which has no pure update")],
+)
+def test_fit_says_which_engine_has_trained_and_why(optimizer: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    settings = ["--epochs", 2, "--batch-size", 16, "--engine", "compiled", "--optimizer", optimizer, "--device", "cpu"]
+    result = invoke("fit", "iris", *settings, "--out", path)
+    assert result.exit_code == 0, result.output
+    assert f"\nEngine    {reason}\n" in result.stdout
+    record = json.loads((path / "config.json").read_text())
+    assert record["settings"]["training"]["engine"] == "compiled"  # what was asked for
+    assert (record["training"]["engine"], record["training"]["engine_reason"]) == (reason.partition(":")[0], reason)
+    assert f"({reason.partition(':')[0]})" in (path / "README.md").read_text()
+
+
 def test_the_figures_printed_are_those_of_the_run(iris: SimpleNamespace) -> None:
     metrics = json.loads((iris.path / "metrics.json").read_text())
     row = next(line.split() for line in iris.stdout.splitlines() if line.startswith("accuracy"))
@@ -89,6 +105,7 @@ def test_an_interrupted_fit_shows_its_result_and_ends_with_130(monkeypatch: pyte
         figures=[],
         stopped="interrupted",
         config=SimpleNamespace(model={"name": "mlp"}),
+        record=SimpleNamespace(training=SimpleNamespace(engine_reason="eager: a hook on layers.0")),
     )
     monkeypatch.setitem(vars(stoker), "fit", lambda *_, **__: run)
     result = invoke("fit", "iris")

@@ -72,6 +72,29 @@ def test_a_colourless_error_in_one_line_however_narrow() -> None:
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.slow
+def test_the_training_step_is_shown_and_nothing_is_made(tmp_path: Path) -> None:
+    arguments = ["inspect", "iris", "--graph", "--hidden", "8", "--batch-size", "16", "--device", "cpu"]
+    command = [*STOKER, *arguments, "--optimizer", "adam"]
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"note: 1 row of valid also in train.*\n", done.stderr)
+    graph, _, table = done.stdout.partition("\nOne step of 16 rows on cpu: ")
+    lines = graph.splitlines()
+    assert [line for line in lines if line.startswith("# ")][1:3] == ["# forward", "# backward"]
+    assert "# update" in lines
+    # 4 numbers to 8 units to 3 classes
+    assert any(re.fullmatch(r"%\S+: f32\[16, 3\] = aten\.addmm\.default\(.*\)", line) for line in lines)
+    assert sum("= aten." in line for line in lines) == int(table.split()[0])
+    assert "\nmatrix " in table
+    assert table.endswith("\nNothing found keeps this step from being compiled.\n")
+    assert max(map(len, table.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 @pytest.mark.parametrize("command", ["--help", "inspect"])
 def test_a_reader_that_goes_away_is_no_news(command: str, table: Path) -> None:

@@ -151,6 +151,7 @@ def test_summary_of_a_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         stopped="finished",
         figures=[place / "figures" / "curves.png", place / "figures" / "other.png"],
         config=SimpleNamespace(model={"name": "mlp"}),
+        record=SimpleNamespace(training=SimpleNamespace(engine_reason="eager: a hook on layers.0")),
     )
     show.fit_summary(cast("Any", run), "my data.csv")
     assert rows(capsys.readouterr().out) == [
@@ -161,6 +162,7 @@ def test_summary_of_a_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         "",
         "Training  finished after 2 epochs in 1.2s",
         "Best      epoch 1, whose weights are kept (valid_loss 0.5000)",
+        "Engine    eager: a hook on layers.0",
         f"Run       {place}",
         f"Pictures  {place}/figures/curves.png",
         f"          {place}/figures/other.png",

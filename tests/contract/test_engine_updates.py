@@ -1,4 +1,7 @@
-"""What every engine owes an update: accumulated batches, averaged weights, groups, schedules, listeners."""
+"""What every engine owes an update: accumulated batches, averaged weights, groups, schedules, listeners.
+
+As in ``test_engines.py``, each test says what made the updates.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from loops import BATCH, ROWS, SEED, TOLERANCE, assert_same_state, built, mlp, rows
+from loops import (
+    ALL_STEPS,
+    BATCH,
+    ROWS,
+    SEED,
+    STEPS,
+    TOLERANCE,
+    assert_same_state,
+    built,
+    carried_out,
+    mlp,
+    prepare,
+    rows,
+)
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,6 +36,11 @@ from stoker.training.trainer import Trainer
 ema: Any = get_ema_multi_avg_fn
 engines = pytest.mark.parametrize("engine", sorted(ENGINES))
 X, Y = rows(4), rows(1, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(monkeypatch)
 
 
 def trained(engine: str, model: nn.Module, optimizer: Any = "adam", **settings: Any) -> Trainer:
@@ -37,30 +58,35 @@ def chosen(epoch: int, size: int) -> list[Tensor]:
 
 class TestAccumulation:
     @engines
-    @pytest.mark.parametrize(("size", "accumulate"), [(8, 2), (8, 4), (16, 3), (7, 100)])
+    @pytest.mark.parametrize(("size", "accumulate"), [(8, 2), (4, 7), (8, 4), (16, 3), (7, 100)])
     def test_it_is_one_large_batch(self, engine: str, size: int, accumulate: int) -> None:
-        # 70 rows: neither the last batch nor the last window is whole
+        # 150 rows: neither the last batch nor the last window is whole
+        updates = ROWS // (size * accumulate)
+        few = None if updates >= 4 else "an epoch has fewer than four whole updates"
         parts, whole = built(mlp), built(mlp)
         trainer = trained(engine, parts, "sgd", batch_size=size, accumulate=accumulate, clip_norm=0.5)
-        trained(engine, whole, "sgd", batch_size=size * accumulate, clip_norm=0.5)
+        carried_out(trainer, eager=few, updates=updates)
+        other = trained(engine, whole, "sgd", batch_size=size * accumulate, clip_norm=0.5)
+        carried_out(other, eager=few, updates=updates)
         for mine, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
         assert trainer.state.step == 2 * -(-ROWS // (size * accumulate))
 
     @engines
     def test_the_epochs_loss_is_that_of_the_large_batches(self, engine: str) -> None:
-        histories = [
-            Trainer(built(mlp), "mse", "sgd", engine=engine, device="cpu", seed=SEED, metrics=(), accumulate=a).fit(
-                (X, Y), epochs=2, batch_size=size, progress="none"
-            )
-            for size, a in ((8, 2), (16, 1))
-        ]
+        histories = []
+        for size, a in ((8, 2), (16, 1)):
+            settings: dict[str, Any] = {"engine": engine, "device": "cpu", "seed": SEED, "metrics": (), "accumulate": a}
+            trainer = Trainer(built(mlp), "mse", "sgd", **settings)
+            histories.append(trainer.fit((X, Y), epochs=2, batch_size=size, progress="none"))
+            carried_out(trainer)
         assert histories[0].column("train_loss") == pytest.approx(histories[1].column("train_loss"), rel=1e-6)
-        assert histories[0].column("step") == histories[1].column("step") == [5, 10]
+        assert histories[0].column("step") == histories[1].column("step") == [STEPS, 2 * STEPS]
 
     @engines
     def test_schedules_count_updates(self, engine: str) -> None:
-        trainer = trained(engine, built(mlp), "sgd", batch_size=8, accumulate=4, schedule="linear")
+        trainer = trained(engine, built(mlp), "sgd", batch_size=8, accumulate=2, schedule="linear")
+        carried_out(trainer)
         assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
 
     def test_an_optimizer_that_evaluates_the_step_itself(self) -> None:
@@ -82,7 +108,7 @@ class TestAverage:
             return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
 
         mine, by_hand = built(make), built(make)
-        trained(engine, mine, "sgd", ema=decay, lr=0.1)
+        carried_out(trained(engine, mine, "sgd", ema=decay, lr=0.1))
         optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
         average = AveragedModel(by_hand, multi_avg_fn=ema(decay))
         for epoch in range(2):
@@ -101,9 +127,13 @@ class TestAverage:
         plain, averaged = built(mlp), built(mlp)
         valid = rows(4, seed=3), rows(1, seed=4)
         settings: dict[str, Any] = {"engine": engine, "device": "cpu", "seed": SEED, "metrics": (), "lr": 0.05}
-        one = Trainer(plain, "mse", "sgd", **settings).fit((X, Y), valid, epochs=3, progress="none")
+        fitting: dict[str, Any] = {"epochs": 3, "batch_size": BATCH, "progress": "none"}
+        trainer = Trainer(plain, "mse", "sgd", **settings)
+        one = trainer.fit((X, Y), valid, **fitting)
+        carried_out(trainer, epochs=3)
         trainer = Trainer(averaged, "mse", "sgd", ema=0.9, **settings)
-        other = trainer.fit((X, Y), valid, epochs=3, progress="none")
+        other = trainer.fit((X, Y), valid, **fitting)
+        carried_out(trainer, epochs=3)
         assert one.column("train_loss") == pytest.approx(other.column("train_loss"), rel=TOLERANCE[engine], abs=0)
         assert one.column("valid_loss") != other.column("valid_loss")
         assert trainer.evaluate(valid)["loss"] == other[-1]["valid_loss"]
@@ -111,9 +141,11 @@ class TestAverage:
     @engines
     def test_the_best_epochs_average_is_restored(self, engine: str) -> None:
         model = built(mlp)
-        trainer = Trainer(model, "mse", "sgd", lr=0.9, ema=0.8, engine=engine, device="cpu", seed=SEED, metrics=())
+        trainer = Trainer(model, "mse", "sgd", lr=0.4, ema=0.8, engine=engine, device="cpu", seed=SEED, metrics=())
         valid = rows(4, seed=3), rows(1, seed=4)
-        history = trainer.fit((X, Y), valid, epochs=6, patience=6, progress="none")
+        history = trainer.fit((X, Y), valid, epochs=6, batch_size=BATCH, patience=6, progress="none")
+        carried_out(trainer, epochs=6)
+        assert history.best_epoch < 6
         assert trainer.evaluate(valid)["loss"] == min(history.column("valid_loss"))
 
 
@@ -123,6 +155,7 @@ class TestGroups:
         mine, by_hand = built(mlp), built(mlp)
         groups = {"0": {"lr": 0.001}, "*.bias": {"weight_decay": 0.5, "momentum": 0.0}}
         trainer = trained(engine, mine, "sgd", momentum=0.9, groups=groups)
+        carried_out(trainer)
         first, last = by_hand[0], by_hand[2]  # type: ignore[index]
         by_group: list[dict[str, Any]] = [
             {"params": [last.weight]},
@@ -141,6 +174,7 @@ class TestGroups:
     @engines
     def test_schedules_keep_their_ratio(self, engine: str) -> None:
         trainer = trained(engine, built(mlp), "sgd", groups={"0": {"lr": 0.001}}, schedule="exponential")
+        carried_out(trainer)
         rates = [group["lr"] for group in trainer.optimizer.param_groups]
         assert rates == pytest.approx([0.01 * 0.95**2, 0.001 * 0.95**2])
 
@@ -160,7 +194,7 @@ class TestGroups:
 
         model = built(Tied)
         before = copy.deepcopy(model.state_dict())
-        trained(engine, model, groups={"first": {"lr": 0.1}})
+        carried_out(trained(engine, model, groups={"first": {"lr": 0.1}}))
         assert model.get_parameter("second.weight") is model.get_parameter("first.weight")
         changed = {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
         assert changed == {"first.weight", "first.bias", "second.weight", "second.bias", "out.weight", "out.bias"}
@@ -170,8 +204,8 @@ class TestSchedules:
     @engines
     def test_a_users_scheduler_by_step(self, engine: str) -> None:
         mine, by_hand = built(mlp), built(mlp)
-        make: Any = lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10)  # noqa: E731
-        trained(engine, mine, "sgd", schedule=make, schedule_interval="step")
+        make: Any = lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, ALL_STEPS)  # noqa: E731
+        carried_out(trained(engine, mine, "sgd", schedule=make, schedule_interval="step"))
         optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
         scheduler = make(optimizer)
         for epoch in range(2):
@@ -196,7 +230,8 @@ class TestSchedules:
             schedule_interval="epoch",
             metrics=(),
         )
-        history = trainer.fit((X, Y), epochs=4, progress="none")
+        history = trainer.fit((X, Y), epochs=4, batch_size=BATCH, progress="none")
+        carried_out(trainer, epochs=4)
         assert history.column("lr") == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
@@ -215,15 +250,20 @@ class TestListeners:
                 self.steps.append(step)
 
         deaf, heard, ear = built(mlp), built(mlp), Ear()
-        losses = trained(engine, deaf, "sgd", schedule="linear").fit((X, Y), epochs=1, progress="none")
+        trainer = trained(engine, deaf, "sgd", schedule="linear")
+        carried_out(trainer)
+        losses = trainer.fit((X, Y), epochs=1, batch_size=BATCH, progress="none")
+        carried_out(trainer, epochs=1, going_on=True)
         trainer = trained(engine, heard, "sgd", schedule="linear", callbacks=[ear])
-        again = trainer.fit((X, Y), epochs=1, progress="none")
-        assert trainer.engine_reason.startswith("eager: ")
+        carried_out(trainer, eager="a callback listens to each step")
+        again = trainer.fit((X, Y), epochs=1, batch_size=BATCH, progress="none")
+        carried_out(trainer, epochs=1)
         assert_same_state(engine, heard, deaf)
         assert again.column("train_loss") == pytest.approx(losses.column("train_loss"), rel=TOLERANCE[engine])
-        assert [step.step for step in ear.steps] == list(range(1, 11))
-        assert [step.epoch for step in ear.steps] == [1] * 5 + [2] * 5
-        assert [step.lr for step in ear.steps] == pytest.approx([0.001 * (9 - i) for i in range(10)])
+        assert [step.step for step in ear.steps] == list(range(1, ALL_STEPS + 1))
+        assert [step.epoch for step in ear.steps] == [1] * STEPS + [2] * STEPS
+        rates = [0.01 * left / ALL_STEPS for left in reversed(range(ALL_STEPS))]
+        assert [step.lr for step in ear.steps] == pytest.approx(rates)
         assert ear.epochs == [1, 2]
         assert all(step.loss.ndim == 0 and not step.loss.requires_grad for step in ear.steps)
 
@@ -231,8 +271,9 @@ class TestListeners:
     def test_may_end_the_training_at_a_step(self, engine: str) -> None:
         class Enough(Callback):
             def on_step_end(self, step: StepProgress) -> bool:
-                return step.step == 7
+                return step.step == 13
 
         trainer = Trainer(built(mlp), "mse", "sgd", engine=engine, device="cpu", metrics=())
         history = trainer.fit((X, Y), epochs=9, batch_size=BATCH, progress="none", callbacks=[Enough()])
-        assert (history.stopped, history.column("step")) == ("callback", [5, 7])
+        carried_out(trainer, eager="a callback listens to each step")
+        assert (history.stopped, history.column("step")) == ("callback", [STEPS, 13])

@@ -71,6 +71,7 @@ def fit_summary(run: Run, source: str) -> None:
     facts = {
         "Training": [how_it_ended(run.history)],
         "Best": [best] if (best := best_epoch(run.history)) else [],
+        "Engine": [] if run.stopped == "imported" else [run.record.training.engine_reason],
         "Run": [str(run.path)],
         "Pictures": [str(figure) for figure in run.figures],
         "Next": [

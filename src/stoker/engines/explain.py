@@ -204,13 +204,13 @@ def _lowered(
     """Operators without a lowering; why the graphs cannot be lowered; and the room of each operator."""
     if importlib.util.find_spec("jax") is None:
         return [], [], dict.fromkeys(names)
-    from stoker.engines.xla.interpret import refusal, unlowered
+    from stoker.engines.xla.interpret import UNLOWERED, refusal, unlowered
     from stoker.engines.xla.table import room_of
 
     graphs = [captured.gradients, captured.update] if with_update else [captured.gradients]
-    missing = sorted({name for graph in graphs for name in unlowered(graph)})
+    missing = unlowered(*graphs)
     if missing:
-        reasons = [f"operators without a lowering to XLA: {', '.join(missing)}"]
+        reasons = [UNLOWERED + ", ".join(missing)]
     else:
         reasons = [text for text in map(refusal, graphs) if text is not None]
     return missing, reasons, {name: room_of(name) for name in names}

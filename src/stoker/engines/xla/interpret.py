@@ -18,19 +18,22 @@ from stoker.engines.xla.dtypes import from_torch, jax_dtype
 from stoker.engines.xla.table import LOWERINGS, PLACES, RANDOM
 from stoker.errors import LoweringError
 
-__all__ = ["LOWERINGS", "draws_numbers", "refusal", "to_jax", "unlowered"]
+__all__ = ["LOWERINGS", "UNLOWERED", "draws_numbers", "refusal", "to_jax", "unlowered"]
 
 IGNORED = {"device", "layout", "memory_format", "non_blocking", "pin_memory"}
 """Arguments that say where and how a tensor lies, which is XLA's business."""
 
 
-def unlowered(graph_module: fx.GraphModule) -> list[str]:
-    """The operators of a graph that have no lowering: sorted, each once; empty if the graph can be lowered."""
-    called = (node.target for node in graph_module.graph.nodes if node.op == "call_function")
+UNLOWERED = "operators without a lowering to XLA: "
+"""What there is to say of a step that has some, before their names."""
+
+
+def unlowered(*graph_modules: fx.GraphModule) -> list[str]:
+    """The operators of graphs that have no lowering: sorted, each once; empty if the graphs can be lowered."""
+    nodes = [node for graph_module in graph_modules for node in graph_module.graph.nodes]
+    called = (node.target for node in nodes if node.op == "call_function")
     names = {_name(target) for target in called if target is not operator.getitem}
-    others = {
-        f"{node.op} {node.target}" for node in graph_module.graph.nodes if node.op in ("call_method", "call_module")
-    }
+    others = {f"{node.op} {node.target}" for node in nodes if node.op in ("call_method", "call_module")}
     return sorted((names - LOWERINGS.keys()) | others)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jax import Array, export, lax
 
-from stoker.engines.capture import Captured, in_half_precision
+from stoker.engines.capture import Captured, CaptureError, in_half_precision
 from stoker.engines.collection import collected_later
 from stoker.engines.xla.cache import compiled
 from stoker.engines.xla.device import on
-from stoker.engines.xla.interpret import draws_numbers, to_jax
+from stoker.engines.xla.interpret import UNLOWERED, draws_numbers, to_jax, unlowered
 
 __all__ = ["Arguments", "Carry", "Program", "Saved", "Signature", "saved_program", "shapes"]
 
@@ -111,7 +111,8 @@ class Program:
         """Lower and compile a captured step.
 
         Raises:
-            LoweringError: An operator cannot be lowered.
+            CaptureError: Operators have no lowering; all are named.
+            LoweringError: One has, but it does not do what is asked of it.
         """
         body = _epoch(captured)
         return cls(_jitted(body), _signature(captured), like, body)
@@ -137,7 +138,8 @@ def saved_program(captured: Captured, like: Arguments) -> Saved:
     """Lower a captured step, without compiling it.
 
     Raises:
-        LoweringError: An operator cannot be lowered.
+        CaptureError: Operators have no lowering; all are named.
+        LoweringError: One has, but it does not do what is asked of it.
     """
     with on(captured.device), collected_later():
         code = bytes(export.export(_jitted(_epoch(captured)))(*shapes(like)).serialize())
@@ -154,6 +156,8 @@ def _signature(captured: Captured) -> Signature:
 
 
 def _epoch(captured: Captured) -> Callable[..., tuple[Carry, Array]]:
+    if missing := unlowered(captured.gradients, captured.update):
+        raise CaptureError(UNLOWERED + ", ".join(missing))
     gradients, update = to_jax(captured.gradients, guarded=True), to_jax(captured.update)
     turned = captured.turned
 

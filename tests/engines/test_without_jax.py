@@ -51,6 +51,14 @@ def test_what_a_program_has_begun_cannot_go_on(engine: str) -> None:
         chosen.resume(Standing(engine, program=True))
 
 
+def test_a_jax_that_is_there_and_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, "stoker.engines.compiled", None)  # type: ignore[arg-type]
+    reason = choose_engine("compiled").reason
+    assert reason is not None
+    assert reason.startswith("JAX cannot be imported (import of stoker.engines.compiled halted")
+
+
 # No finder finds it, as where it is not there.
 SCRIPT = """
 import sys

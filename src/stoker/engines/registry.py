@@ -17,8 +17,10 @@ __all__ = ["ENGINES", "choose_engine"]
 def _compiled(lane: Lane | None = None) -> Engine:
     if importlib.util.find_spec("jax") is None:
         return EagerEngine("JAX is not installed")
-    from stoker.engines.compiled import CompiledEngine
-
+    try:
+        from stoker.engines.compiled import CompiledEngine
+    except ImportError as error:  # a JAX that is there, and broken
+        return EagerEngine(f"JAX cannot be imported ({' '.join(str(error).split())[:200]})")
     return CompiledEngine(lane)
 
 

@@ -1,6 +1,6 @@
 """Studies by ``stoker.tune`` beside the objective written by hand, which is measured for two trials and extrapolated.
 
-    make bench-study             # or: python -m benchmarks.study [fashion] [california] [--workers 1,2] [--transforms]
+    make bench-study    # or: python -m benchmarks.study [fashion] [california] [--workers 1,2] [--threads auto,1] …
 
 ``fashion``: the book's study, 784-h-h-10 on Fashion-MNIST, h from 20 to 300, learning rate log-uniform from 1e-5 to
 1e-1, batch 32, SGD, 20 trials of 10 epochs, TPE with seed 42, median pruner. ``california``: 64 trials of 20 epochs of
@@ -11,18 +11,21 @@ torchvision's transforms make tensors of, as in the book), ``loss.item()`` at ea
 measured after each epoch. Its seconds per epoch are measured for a narrow and a wide network, and a
 line through both gives those of the others; it is charged for as many epochs of as many trials as Stoker's study came
 to, and not for the study itself. Stoker's seconds are those of the whole command but for imports: workers' start, data
-and all.
+and all. Each study is a process of its own, since JAX takes its number of threads once.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -159,9 +162,30 @@ def line(study: Study, each: list[float]) -> Callable[[Values], float]:
     return lambda values: base + slope * (study.size(values) - low)
 
 
-def measured(study: Study, workers: int, train: Any, valid: Any) -> stoker.TuneResult:
+@dataclass(frozen=True)
+class Measured:
+    """What a study came to.
+
+    Attributes:
+        seconds: Of the whole.
+        done: The values of each trial, and how many epochs it had.
+        best: Value and parameters, in words.
+        counts: How the trials ended.
+    """
+
+    seconds: float
+    done: list[tuple[Values, int]]
+    best: str
+    counts: dict[str, int]
+
+
+def measured(name: str, workers: int, threads: int | Literal["auto"]) -> Measured:
+    """A study of this name, in this process."""
+    study = STUDIES[name]
+    train, valid = splits(study)
     with tempfile.TemporaryDirectory() as folder:
-        return stoker.tune(
+        began = time.perf_counter()
+        result = stoker.tune(
             study.build,
             study.space,
             train=train,
@@ -174,16 +198,27 @@ def measured(study: Study, workers: int, train: Any, valid: Any) -> stoker.TuneR
             pruner="median" if study.metric == "accuracy" else "none",
             seed=42,
             workers=workers,
+            threads=threads,
             refit=False,
             out=Path(folder) / "study",
             progress="none",
         )
+        seconds = time.perf_counter() - began
+    done = [(dict(trial.params), len(trial.intermediate_values)) for trial in result.trials]
+    return Measured(seconds, done, f"{result.best_value:.4f} with {result.best_params}", dict(result.counts))
+
+
+def in_a_process(name: str, workers: int, threads: int | Literal["auto"]) -> Measured:
+    """The same in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, name, workers, threads).result()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all by default")
     parser.add_argument("--workers", default="1,2", help="with commas between")
+    parser.add_argument("--threads", default="auto", help="of each worker, with commas between; see stoker tune")
     parser.add_argument("--epochs", type=int, default=3, help="that the hand-written objective is measured for")
     parser.add_argument("--transforms", action="store_true", help="by hand with torchvision's transforms, as the book")
     asked = parser.parse_args()
@@ -201,16 +236,13 @@ def main() -> None:
         each = [by_hand(study, values, mine, other, asked.epochs) for values in study.ends]
         cost = line(study, each)
         print(f"  by hand: {each[0]:.2f} and {each[1]:.2f} s an epoch, one thread", flush=True)
-        for workers in map(int, asked.workers.split(",")):
-            began = time.perf_counter()
-            result = measured(study, workers, train, valid)
-            spent = time.perf_counter() - began
-            done = [(cost(trial.params), len(trial.intermediate_values)) for trial in result.trials]
-            hand = sum(seconds * epochs for seconds, epochs in done)
-            epochs = sum(epochs for _, epochs in done)
-            print(f"  {workers} worker(s): {spent:.1f} s for {epochs} epochs, by hand {hand:.0f}: {hand / spent:.1f} ×")
-            best = f"{result.best_value:.4f} with {result.best_params}"
-            print(f"    best {study.metric} {best}; {dict(result.counts)}", flush=True)
+        for workers, threads in itertools.product(asked.workers.split(","), asked.threads.split(",")):
+            result = in_a_process(name, int(workers), "auto" if threads == "auto" else int(threads))
+            hand = sum(cost(values) * epochs for values, epochs in result.done)
+            epochs = sum(epochs for _, epochs in result.done)
+            spent = f"{result.seconds:.1f} s for {epochs} epochs, by hand {hand:.0f}: {hand / result.seconds:.1f} ×"
+            print(f"  {workers} worker(s), threads {threads}: {spent}")
+            print(f"    best {study.metric} {result.best}; {result.counts}", flush=True)
 
 
 if __name__ == "__main__":

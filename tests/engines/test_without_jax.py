@@ -53,7 +53,7 @@ def test_what_a_program_has_begun_cannot_go_on(engine: str) -> None:
 
 def test_a_jax_that_is_there_and_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    monkeypatch.setitem(sys.modules, "stoker.engines.compiled", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "stoker.engines.compiled", None)
     reason = choose_engine("compiled").reason
     assert reason is not None
     assert reason.startswith("JAX cannot be imported (import of stoker.engines.compiled halted")

@@ -174,8 +174,16 @@ def test_how_it_ended(stopped: str, text: str) -> None:
 
 
 def test_without_validation_or_test() -> None:
-    card = model_card(record(training={"monitor": None}), {"train": METRICS["train"]})
+    whole = record(training={"monitor": None}) | {"rows": {"train": 6000}}
+    card = model_card(whole, {"train": METRICS["train"]})
     assert "The weights are those of the last epoch. No test split was held back." in card
+    assert "- No rows were held back: how good it is on others, nobody has measured." in card
+
+
+def test_a_test_split_that_was_not_used() -> None:
+    card = model_card(record(), {"train": METRICS["train"]})
+    assert "The weights are those of epoch 2, the best by `valid_loss`. The test split was not used." in card
+    assert "- The rows held back were not used: how good it is on others, nobody has measured." in card
 
 
 def test_many_classes_are_not_all_listed() -> None:

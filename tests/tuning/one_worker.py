@@ -30,26 +30,26 @@ class Objective:
         self.seconds = seconds
 
     def __call__(self, trial: optuna.Trial, stop: Callable[[], bool]) -> Outcome:
-        self.note("begin", trial)
+        self.note("begin", trial.number)
         x = trial.suggest_float("x", 0.0, 1.0)
         kind = trial.suggest_categorical("kind", ["a", "b"])
         for epoch in range(1, EPOCHS + 1):
             time.sleep(self.seconds)
             trial.report(loss(x, kind, epoch), epoch)
             if trial.should_prune():
-                self.note("end", trial)
+                self.note("end", trial.number)
                 return Outcome("pruned")
             if stop():
                 return Outcome("interrupted")
-        self.note("end", trial)
+        self.note("end", trial.number)
         return Outcome("complete", loss(x, kind, EPOCHS), {"pid": os.getpid()})
 
     def over(self, number: int) -> None:
-        pass
+        self.note("over", number)
 
-    def note(self, what: str, trial: optuna.Trial) -> None:
+    def note(self, what: str, number: int) -> None:
         with self.log.open("a") as file:  # one short write, so that lines of several processes do not mix
-            file.write(f"{what} {trial.number} {os.getpid()}\n")
+            file.write(f"{what} {number} {os.getpid()}\n")
 
 
 def main(url: str, trials: int, log: Path, seconds: float = 0.01, seed: int = 0) -> None:

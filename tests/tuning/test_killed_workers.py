@@ -15,6 +15,7 @@ import pytest
 from one_worker import EPOCHS, loss
 
 from stoker.tuning.storage import open_storage
+from stoker.tuning.study import WORKER
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("one_worker.py")
@@ -61,6 +62,8 @@ def test_four_workers_share_the_trials(storage_url: str, tmp_path: Path) -> None
     check(trials_of(storage_url), 24)
     begun = Counter(line[1] for line in lines(log) if line[0] == "begin")
     assert begun == {str(number): 1 for number in range(24)}
+    assert Counter(line[1] for line in lines(log) if line[0] == "over") == begun
+    assert len({trial.params["x"] for trial in trials_of(storage_url)}) == 24, "two drew alike"
     assert len({line[2] for line in lines(log) if line[0] == "end"}) > 1, "one worker did all"
 
 
@@ -84,6 +87,10 @@ def test_workers_that_are_killed_at_random_lose_nothing(storage_url: str, tmp_pa
         begun = [line[2] for line in lines(log) if line[:2] == ["begin", number]]
         assert len(set(begun) - killed) <= 1
         assert len(begun) == len(set(begun))
+    for trial in trials_of(storage_url):  # each ended once, by whoever it was; it says so, if it still can
+        owner = trial.user_attrs[WORKER].rsplit("-", 2)[1]
+        over = [line[2] for line in lines(log) if line[:2] == ["over", str(trial.number)]]
+        assert over == [owner] or (over == [] and owner in killed), trial.number
 
 
 def test_connections_that_break_lose_nothing(postgres: str, tmp_path: Path) -> None:

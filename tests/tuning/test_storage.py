@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shlex
 import socket
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy
 
 from stoker.errors import ConfigError, SourceNotFoundError
-from stoker.tuning.storage import open_storage, patiently, sqlite_url
+from stoker.tuning.storage import dashboard_command, open_storage, patiently, sqlite_url
 
 
 def test_a_path_with_blanks_is_a_file(tmp_path: Path) -> None:
@@ -83,9 +86,41 @@ def test_the_driver_need_not_be_said(postgres: str) -> None:
         assert storage.url == postgres
 
 
-def test_a_database_that_is_away_for_a_while_is_waited_for() -> None:
-    import optuna
+LATER = "  # after: export PGPASSWORD=…"
 
+
+@pytest.mark.parametrize(
+    ("shown", "command"),
+    [
+        ("sqlite:////runs/study.db", "optuna-dashboard sqlite:////runs/study.db"),
+        ("sqlite:////my runs/study.db", "optuna-dashboard 'sqlite:////my runs/study.db'"),
+        ("postgresql+psycopg://me@host/db", "optuna-dashboard postgresql+psycopg://me@host/db"),
+        ("postgresql://me:***@host:5/db", f"optuna-dashboard postgresql+psycopg://me@host:5/db{LATER}"),
+        (
+            "postgresql+psycopg://host/db?password=***&sslmode=require&user=me",
+            f"optuna-dashboard 'postgresql+psycopg://host/db?sslmode=require&user=me'{LATER}",
+        ),
+    ],
+)
+def test_how_to_watch_it(shown: str, command: str) -> None:
+    assert dashboard_command(shown) == command
+
+
+def test_what_is_printed_to_watch_a_database_can_be_typed(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(postgres) as storage:
+        command = dashboard_command(storage.shown)
+    password = sqlalchemy.engine.make_url(postgres).password
+    assert password is not None
+    assert str(password) not in command
+    _, url = shlex.split(command, comments=True)
+    monkeypatch.setenv("PGPASSWORD", str(password))
+    base = optuna.storages.RDBStorage(url)  # as optuna-dashboard opens it
+    assert optuna.get_all_study_names(base) == []
+    base.remove_session()
+    base.engine.dispose()
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for() -> None:
     calls = []
 
     def call() -> int:

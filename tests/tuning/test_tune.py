@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 import os
 import signal
+import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ from sklearn.datasets import load_diabetes
 from torch import nn
 
 import stoker
+from stoker.data.sources import load
 from stoker.errors import ConfigError, DataError, InputTypeError, RunExistsError, TrainingError, UnknownNameError
+from stoker.tuning.plots import draw
 from stoker.tuning.storage import open_storage
 
 SPACE = {"lr": stoker.Float(1e-3, 1e-1, log=True), "hidden": stoker.Layers(stoker.Int(1, 2), stoker.Int(4, 16))}
@@ -100,12 +106,34 @@ def test_the_refits_test_rows_are_those_that_no_trial_saw(
     assert frame.frame.equals(seen.frame)  # type: ignore[union-attr]
 
 
+PICTURES = {"history", "importances", "slice", "parallel_coordinates"}
+
+
 def test_pictures_of_each_kind(study: stoker.TuneResult) -> None:
-    names = {"history", "importances", "slice", "parallel_coordinates"}
-    assert {file.stem for file in study.files if file.suffix == ".png"} == names
+    for suffix in (".png", ".html"):
+        assert {file.stem for file in study.files if file.suffix == suffix} == PICTURES
     for file in study.files:
-        head = file.read_bytes()[:200]
-        assert head.startswith(b"\x89PNG") if file.suffix == ".png" else b"<html" in head
+        assert file.parent == study.path / "figures"
+        text = file.read_bytes()
+        if file.suffix == ".png":
+            assert text.startswith(b"\x89PNG")
+        else:
+            assert b"<html" in text[:200]
+            assert b'src="plotly.min.js"' in text
+            assert b"Plotly.newPlot(" in text
+    assert (study.path / "figures" / "plotly.min.js").stat().st_size > 1_000_000, "no network is needed to look at them"
+
+
+def test_without_plotly_there_are_pictures_and_a_line_that_says_what_to_install(
+    study: stoker.TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *at: None if name == "plotly" else found(name, *at))
+    notes: list[str] = []
+    with open_storage(f"sqlite:///{study.path / 'study.db'}") as storage:
+        files = draw(optuna.load_study(study_name=study.name, storage=storage.base), tmp_path, notes.append)
+    assert {file.name for file in files} == {f"{name}.png" for name in PICTURES}
+    assert [note.partition(". Run: ")[2] for note in notes] == ["pip install plotly"]
 
 
 def test_the_same_again_runs_nothing_and_comes_to_the_same(study: stoker.TuneResult, diabetes: Path) -> None:
@@ -184,6 +212,71 @@ def test_a_hopeless_trial_is_pruned_at_once(diabetes: Path, tmp_path: Path) -> N
     assert all(trial.user_attrs["epochs"] == len(trial.intermediate_values) for trial in pruned)
 
 
+def decided(trial: optuna.trial.FrozenTrial, before: list[optuna.trial.FrozenTrial]) -> int | None:
+    """The first epoch at which the median of the complete trials, five or more, is better than all of the trial's."""
+    done = [other.intermediate_values for other in before if other.state.name == "COMPLETE"]
+    best = math.inf
+    for epoch, value in sorted(trial.intermediate_values.items()):
+        best = min(best, value)
+        if len(done) >= 5 and best > statistics.median(values[epoch] for values in done):
+            return epoch
+    return None
+
+
+def test_a_trial_ends_at_the_very_epoch_in_which_it_is_given_up(tmp_path: Path) -> None:
+    X = torch.linspace(-1, 1, 64)[:, None]
+
+    def build(params: dict[str, Any]) -> stoker.Trainer:  # far and fast, or near and slow: their losses cross
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(model.weight, params["start"])
+        return stoker.Trainer(model, "mse", "sgd", lr=params["lr"], metrics=(), device="cpu")
+
+    space = {"start": stoker.Float(1.0, 3.0), "lr": stoker.Float(0.01, 1.0, log=True)}
+    data: dict[str, Any] = {"train": (X, 0 * X), "valid": (X, 0 * X)}
+    settings: dict[str, Any] = {"trials": 18, "epochs": 8, "batch_size": 64, "sampler": "random", "seed": 1}
+    settings["progress"] = "none"
+    trials = stoker.tune(build, space, **data, **settings, out=tmp_path / "s").trials
+    for trial in trials:
+        last = max(trial.intermediate_values)
+        assert decided(trial, trials[: trial.number]) == (last if trial.state.name == "PRUNED" else None)
+        assert trial.state.name == "PRUNED" or last == 8
+    assert len({max(trial.intermediate_values) for trial in trials if trial.state.name == "PRUNED"}) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["hyperband", "asha"])
+def test_other_pruners_give_up_what_is_hopeless(pruner: str, diabetes: Path, tmp_path: Path) -> None:
+    space = {"lr": [1e-2, 1.1e-2, 1.2e-2, 1.3e-2, 1e-9, 2e-9, 3e-9, 4e-9]}
+    one, two = (
+        tune(diabetes, tmp_path / name, space, sampler="grid", trials=8, epochs=9, pruner=pruner, study_name="s")
+        for name in ("one", "two")
+    )
+    assert one.ending == "finished"
+    assert one.counts["complete"] + one.counts["pruned"] == 8
+    early = [trial for trial in one.trials if trial.state.name == "PRUNED" and len(trial.intermediate_values) < 9]
+    assert early
+    assert one.best_params["lr"] >= 1e-2
+    assert told(one) == told(two)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_study_that_is_out_of_time_goes_on(workers: int, diabetes: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"workers": workers, "pruner": "none", "refit": True}
+    for timeout in (1, 8, 64):  # on a busy machine workers take their time to begin
+        first = tune(diabetes, tmp_path / "s", trials=5000, timeout=timeout, **settings)
+        assert (first.ending, first.run) == ("timeout", None)
+        if first.trials:
+            break
+    assert 1 <= len(first.trials) < 5000
+    assert {trial.state.name for trial in first.trials} == {"COMPLETE"}, "what was begun is brought to its end"
+    total = len(first.trials) + 1
+    second = tune(diabetes, tmp_path / "s", trials=total, **settings)
+    assert second.ending == "finished"
+    assert len(second.trials) == total
+    assert told(second)[:-1] == told(first)
+    assert second.run is not None
+
+
 def test_a_metric_says_its_own_direction_and_is_measured(diabetes: Path, tmp_path: Path) -> None:
     result = tune(diabetes, tmp_path / "s", metric="r2", trials=2)
     assert result.direction == "maximize"
@@ -244,6 +337,11 @@ def test_several_seeds_are_an_ensemble_that_predicts_the_mean(tmp_path: Path) ->
     probabilities = ensemble.predict("iris").probabilities
     each = [run.predict("iris").probabilities for run in ensemble.runs]
     assert len(each) == 3
+    for run in ensemble.runs:
+        assert (set(run.metrics), run.record.rows) == ({"train"}, {"train": 120, "test": 30})
+        card = (run.path / "README.md").read_text()
+        assert "The test split was not used." in card
+        assert "It is one network of 3. The test split was used once, for all together: `../metrics.json`." in card
     assert not torch.equal(each[0], each[1])
     torch.testing.assert_close(probabilities, torch.stack(each).mean(dim=0))
     rows = [run._own_split().frame for run in ensemble.runs]  # type: ignore[union-attr]
@@ -254,12 +352,73 @@ def test_several_seeds_are_an_ensemble_that_predicts_the_mean(tmp_path: Path) ->
     assert metrics["test"]["accuracy"] == pytest.approx(sum(right) / len(right))
 
 
+@pytest.mark.parametrize(("seeds", "uses"), [(1, ["evaluate", "predict"]), (3, ["evaluate"])])  # one: and a picture
+def test_the_test_rows_are_used_once_and_at_the_end(
+    seeds: int, uses: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def noted(name: str) -> Any:
+        true = getattr(stoker.Trainer, name)
+
+        def call(self: stoker.Trainer, data: Any, *given: Any, **named: Any) -> Any:
+            seen.append((name, len(next(iter(data.values())) if name == "predict" else data[1])))
+            return true(self, data, *given, **named)
+
+        return call
+
+    for name in ("fit", "evaluate", "predict"):  # no other way leads to a network
+        monkeypatch.setattr(stoker.Trainer, name, noted(name))
+    settings: dict[str, Any] = {"valid_size": 20, "test_size": 30, "trials": 2, "refit_seeds": seeds}
+    tune("iris", tmp_path / "s", {"lr": [0.01, 0.02]}, target=None, refit=True, **settings)
+    assert [one for one in seen if one[0] == "fit"] == [("fit", 100)] * 2 + [("fit", 120)] * seeds
+    tested = [place for place, (_, rows) in enumerate(seen) if rows == 30]
+    assert [seen[place][0] for place in tested] == uses
+    assert tested[0] > max(place for place, (name, _) in enumerate(seen) if name == "fit")
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_study(diabetes: Path, tmp_path: Path) -> None:
     result = tune(diabetes, tmp_path / "s", workers=2, trials=6)
     assert [trial.number for trial in result.trials] == list(range(6))
     assert result.counts["complete"] + result.counts["pruned"] == 6
     assert result.ending == "finished"
+
+
+@pytest.mark.slow
+def test_workers_draw_what_one_would_and_nothing_alike(diabetes: Path, tmp_path: Path) -> None:
+    space = {"lr": stoker.Float(1e-3, 1e-1, log=True), "dropout": stoker.Float(0.0, 0.5)}
+    settings: dict[str, Any] = {"trials": 8, "epochs": 1, "sampler": "random", "pruner": "none"}
+    one, two = (tune(diabetes, tmp_path / str(workers), space, workers=workers, **settings) for workers in (1, 2))
+    assert [trial.params for trial in two.trials] == [trial.params for trial in one.trials]
+    for name in space:
+        assert len({trial.params[name] for trial in two.trials}) == 8
+
+
+class Watched:
+    """Numbers that note which process turns them into data."""
+
+    def __init__(self, values: Any, log: Path) -> None:
+        self.values, self.log = values, log
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return self.values
+
+
+@pytest.mark.slow
+def test_each_process_loads_the_data_once(tmp_path: Path) -> None:
+    x, y = load_diabetes(return_X_y=True)
+    load((Watched(x, tmp_path / "one"), y))
+    each = len((tmp_path / "one").read_text().splitlines())
+    log = tmp_path / "log"
+    tune((Watched(x, log), y), tmp_path / "s", workers=2, trials=30, target=None, pruner="none", refit=True)
+    found = Counter(log.read_text().split())
+    children = {pid: count for pid, count in found.items() if pid != str(os.getpid())}
+    assert set(children.values()) == {each}
+    assert len(children) == 2, "one worker did all"
+    assert found[str(os.getpid())] == 2 * each, "for the question, and for the last training, which is a run like any"
 
 
 def test_an_objective_of_ones_own_with_data_as_arguments(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from stoker.tuning.storage import open_storage
 
 pytestmark = pytest.mark.slow
 SECONDS = 300
+SLOWLY = str(Path(__file__).with_name("slow_stoker.py"))
 QUICK = ("--epochs", "4", "--device", "cpu", "--hidden", "8", "--batch-size", "16", "--quiet")
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+def start(out: Path, *more: str, by: Sequence[str] = ("-m", "stoker")) -> subprocess.Popen[bytes]:
     """The command, in a group of its own, so that all its processes can be killed at once."""
-    command = [sys.executable, "-m", "stoker", "tune", "iris", *QUICK, "--out", str(out), *more]
+    command = [sys.executable, *by, "tune", "iris", *QUICK, "--out", str(out), *more]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
@@ -42,15 +45,23 @@ def finished(url: str, name: str) -> int:
         return 0
 
 
-def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def test_killed_again_and_again_it_ends_as_if_never_killed(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    settings = ("--trials", "16", "--study-name", "s", "--epochs", "60")  # long enough to be killed in
+    settings = ["--trials", "16", "--study-name", "s", "--epochs", "60"]  # long enough to be killed in
     assert start(whole, *settings).wait(SECONDS) == 0
-    chance, kills, url = random.Random(2), 0, f"sqlite:///{parts / 'study.db'}"
+    url, joined = f"sqlite:///{parts / 'study.db'}", settings
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres")
+        joined = [*settings, "--storage", url]
+    parts.mkdir()
+    chance, kills = random.Random(2), 0
     while kills < 5:
-        command = start(parts, *settings)
-        before = finished(url, "s") if (parts / "study.db").exists() else 0
-        while (parts / "study.db").exists() is False or finished(url, "s") == before:  # until it is at work
+        before = finished(url, "s")
+        command = start(parts, *joined)
+        while finished(url, "s") == before:  # until it is at work
             if command.poll() is not None:
                 break
             time.sleep(0.02)
@@ -61,11 +72,45 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path: Path) -> No
         command.wait()
         kills += 1
     assert kills >= 2
-    assert start(parts, *settings).wait(SECONDS) == 0
+    assert start(parts, *joined).wait(SECONDS) == 0
     assert results(url, "s") == results(f"sqlite:///{whole / 'study.db'}", "s")
     runs = [next(folder.glob("refit-*")) for folder in (whole, parts)]
     assert stoker.load(runs[0]).metrics == stoker.load(runs[1]).metrics
     assert (runs[0] / "model.safetensors").read_bytes() == (runs[1] / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.long)])
+def test_a_trial_goes_on_from_its_own_last_epoch(engine: str, tmp_path: Path) -> None:
+    settings = ["--trials", "2", "--study-name", "s", "--no-refit", "--pruner", "none", "--epochs", "12"]
+    settings += ["--dropout", "0.2", "--set", f"training.engine={engine}"]
+    whole, parts, log = tmp_path / "whole", tmp_path / "parts", tmp_path / "log"
+    assert start(whole, *settings, by=[SLOWLY, str(tmp_path / "undisturbed")]).wait(SECONDS) == 0
+    made: list[list[int]] = []  # epochs of the first trial, by process
+    for until in (4, 8):
+        command = start(parts, *settings, by=[SLOWLY, str(log)])
+        while (0, until) not in epochs_of(log):
+            assert command.poll() is None
+            time.sleep(0.01)
+        os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
+        made.append([epoch for _, epoch in epochs_of(log)])
+        log.unlink()
+    assert start(parts, *settings, by=[SLOWLY, str(log)]).wait(SECONDS) == 0
+    made.append([epoch for trial, epoch in epochs_of(log) if trial == 0])
+    assert made[0][0] == 1
+    for before, after in itertools.pairwise(made):
+        assert after[0] - before[-1] in (0, 1), "begun anew"  # 0: its last epoch's checkpoint was not whole yet
+    assert made[2][-1] == 12
+    assert [epoch for trial, epoch in epochs_of(log) if trial == 1] == list(range(1, 13))
+    url, other = (f"sqlite:///{folder / 'study.db'}" for folder in (parts, whole))
+    assert results(url, "s") == results(other, "s")
+    assert not any((parts / "trials").iterdir())
+
+
+def epochs_of(log: Path) -> list[tuple[int, int]]:
+    """Trial and epoch, of each epoch that was made."""
+    rows = log.read_text().splitlines() if log.exists() else []
+    return [(int(trial), int(epoch)) for trial, epoch in (row.split() for row in rows)]
 
 
 @pytest.mark.parametrize("storage_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)

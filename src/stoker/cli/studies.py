@@ -12,7 +12,7 @@ from stoker.errors import RunNotFoundError, UnknownNameError
 from stoker.runs.record import read_metrics
 from stoker.training.progress_text import number
 from stoker.tuning.display import table, trial_line
-from stoker.tuning.storage import naming_damage, open_storage, sqlite_url
+from stoker.tuning.storage import dashboard_command, naming_damage, open_storage, sqlite_url
 from stoker.tuning.study import read_plan
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def tune_summary(result: TuneResult, source: str) -> None:
         "Next": []
         if result.run is None
         else [f"stoker evaluate {result.run.path}", f"stoker predict {result.run.path} {source} -o predictions.csv"],
-        "Watch": [f"optuna-dashboard {result.storage}"],
+        "Watch": [dashboard_command(result.storage)],
     }
     for name, texts in facts.items():
         for place, text in enumerate(texts):

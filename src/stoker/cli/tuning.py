@@ -45,6 +45,7 @@ def tune(
     study_name: Annotated[str | None, _option("Its name (the source's, and -tune).", "NAME")] = None,
     storage: Annotated[str | None, _option("A database (a file in the study's directory).", "URL")] = None,
     workers: Annotated[int, _option("How many processes run trials (1).", "COUNT")] = 1,
+    threads: Annotated[str, _option("Threads of each (auto: the cores, shared out).", "COUNT")] = "auto",
     batch_trials: Annotated[int, _option("How many each of them trains as one program (1).", "COUNT")] = 1,
     refit: Annotated[bool, _option("Train the best settings anew, and test them.", " ", "--refit/--no-refit")] = True,
     refit_seeds: Annotated[int, _option("How many networks; several are an ensemble (1).", "COUNT")] = 1,
@@ -104,6 +105,7 @@ def tune(
         study_name=study_name,
         storage=storage,
         workers=workers,
+        threads=cast("Any", int(threads) if threads.isdecimal() else threads),  # likewise
         batch_trials=batch_trials,
         out=out,
         refit=refit,

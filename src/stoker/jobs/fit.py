@@ -158,6 +158,7 @@ class Order:
         notify: Told what the user should know; ``None`` for nobody.
         replicas: The processes that train together; ``None`` for one alone.
         force: Whether a training goes on with other software than it was begun with.
+        tested: Whether the test split is used at the end. By one network of an ensemble it is not, but by all together.
         notices: What there was to tell.
     """
 
@@ -170,6 +171,7 @@ class Order:
     notify: Notify | None
     replicas: Replicas | None = None
     force: bool = False
+    tested: bool = True
     notices: list[str] = field(default_factory=list)
 
     def tell(self, text: str) -> None:
@@ -238,7 +240,8 @@ def carry_out(
                 order.say(f"stopped by {signal}; it goes on with: stoker resume {shlex.quote(str(path))}")
             raise
         with CtrlC():  # measuring and writing take a moment, in which nothing may be lost
-            metrics = {name: trainer.evaluate(split) for name, split in ready.splits.items()}
+            measured = {name: split for name, split in ready.splits.items() if order.tested or name != "test"}
+            metrics = {name: trainer.evaluate(split) for name, split in measured.items()}
             _refuse_broken(metrics["train"]["loss"], history)
             for name, values in metrics.items():
                 if not math.isfinite(values["loss"]):

@@ -71,7 +71,6 @@ class Prepared:
         provenance: Where the data came from.
         splits: ``(inputs, targets)`` by name, inputs as the trained part takes them (:func:`trained_part`).
         duplicates: Rows that stand in several splits.
-        held_out: Which split pictures and the model card are about: ``"test"``, or the best there is.
     """
 
     recipe: Recipe
@@ -80,10 +79,6 @@ class Prepared:
     provenance: Provenance
     splits: dict[str, tuple[Tensors, Tensor]]
     duplicates: dict[str, int]
-
-    @property
-    def held_out(self) -> str:
-        return next(name for name in ("test", "valid", "train") if name in self.splits)
 
 
 def prepare(

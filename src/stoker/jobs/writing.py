@@ -40,7 +40,7 @@ class Trained:
         ready: What was trained, and on what.
         trainer: What has trained it.
         history: A row an epoch.
-        metrics: By split.
+        metrics: By split; pictures are of one that was measured.
         origins: Where each source came from.
         tell: Told what cannot be written without harm.
         notices: What the user was told.
@@ -118,9 +118,10 @@ def _draw(figures: Path, trained: Trained) -> None:
     if (curve := trained.curve) is not None:
         path, title = figures / "lr_finder.png", ready.provenance.name
         lr_curve(curve.lrs, curve.levelled, curve.smoothed, path, suggestion=curve.suggestion, title=title)
-    inputs, targets = ready.splits[ready.held_out]
+    held_out = next(name for name in ("test", "valid", "train") if name in trained.metrics)
+    inputs, targets = ready.splits[held_out]
     outputs = trained.trainer.predict(inputs)
-    title = f"{ready.held_out} split"
+    title = f"{held_out} split"
     if ready.recipe.task == "regression":
         path = figures / "predicted_vs_true.png"
         predicted_vs_true(targets[:, 0].numpy(), outputs[:, 0].numpy(), path, name=ready.recipe.target, title=title)

@@ -46,7 +46,9 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     recipe, training, settings = record["recipe"], record["training"], record["settings"]
     tag = TASK_TAGS.get((recipe["kind"], recipe["task"]), "image-classification")
     example = "new_rows.csv" if recipe["kind"] == "table" else "folder_of_images"
-    tested = "The test split was used once, after training." if "test" in metrics else "No test split was held back."
+    tested = "No test split was held back."
+    if "test" in record["rows"]:
+        tested = f"The test split was {'used once, after training' if 'test' in metrics else 'not used'}."
     imported = training["stopped"] == "imported"
     kept = "The weights are those of the last epoch."
     if training["monitor"]:
@@ -90,7 +92,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
         "",
         "## What to mind",
         "",
-        *_limits(recipe, metrics),
+        *_limits(recipe, metrics, record["rows"]),
         "",
         "## How to use it",
         "",
@@ -147,15 +149,18 @@ def _head(record: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]],
     return lines
 
 
-def _limits(recipe: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _limits(
+    recipe: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]], kept: Mapping[str, int]
+) -> list[str]:
     """What the numbers above do not say."""
     held_out = next((split for split in ("test", "valid") if split in metrics), None)
     rows = "rows" if recipe["kind"] == "table" else "images"
+    back = f"The {rows} held back were not used" if "test" in kept else f"No {rows} were held back"
     lines = [
         f"- The numbers hold for {rows} like those of the {held_out} split; measure it anew on others "
         "(`stoker evaluate`)."
         if held_out is not None
-        else f"- No {rows} were held back: how good it is on others, nobody has measured.",
+        else f"- {back}: how good it is on others, nobody has measured.",
         "- Nobody has looked into how errors are spread over groups of people or things. `stoker report` shows the "
         f"most wrong {rows} and what the network relies on.",
     ]

@@ -1,4 +1,4 @@
-"""Optuna's plots of a study, as PNG, and as HTML where plotly is installed."""
+"""Optuna's plots of a study, as PNG and as HTML."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ def draw(study: optuna.Study, folder: Path, notify: Callable[[str], None]) -> li
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
+    html = importlib.util.find_spec("plotly") is not None  # pip's --no-deps may have left it out
+    if not html:
+        notify("pictures are PNG alone: HTML needs the package plotly, which is not installed. Run: pip install plotly")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of experimental features, and of layouts
         for name, function in PLOTS.items():
             try:
                 _png(getattr(optuna.visualization.matplotlib, function)(study), folder / f"{name}.png")
                 drawn.append(folder / f"{name}.png")
-                if importlib.util.find_spec("plotly") is not None:
+                if html:
                     figure: Any = getattr(optuna.visualization, function)(study)
                     write_atomic(folder / f"{name}.html", figure.to_html(include_plotlyjs="directory"))
                     _share_script(folder / "plotly.min.js")

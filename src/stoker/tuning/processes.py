@@ -49,6 +49,7 @@ class Job:
         until: No trial is begun after this time of ``time.time``.
         beat_every, grace: Of the hearts.
         together: How many trials a worker trains at once.
+        threads: How many each worker has that is a process of its own.
     """
 
     url: str
@@ -63,6 +64,7 @@ class Job:
     beat_every: float = 10.0
     grace: float = 60.0
     together: int = 1
+    threads: int = 1
 
 
 def _roster(job: Job, storage: Storage) -> Roster:
@@ -117,7 +119,6 @@ class _Crew:
         self._roster = roster
         self._ctrl_c = ctrl_c
         self._context = _context()
-        self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._workers: list[_Worker] = []
         self._count = workers
         self._spare = START_AGAIN
@@ -159,7 +160,7 @@ class _Crew:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        arguments = (self._job, theirs, self._threads, dict(os.environ))
+        arguments = (self._job, theirs, dict(os.environ))
         process = self._context.Process(target=_child, args=arguments, name="stoker-worker")
         try:
             process.start()
@@ -235,7 +236,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def _child(job: Job, pipe: Connection, threads: int, environment: dict[str, str]) -> None:
+def _child(job: Job, pipe: Connection, environment: dict[str, str]) -> None:
     """A worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the first one tells us
     os.environ.clear()
@@ -244,8 +245,7 @@ def _child(job: Job, pipe: Connection, threads: int, environment: dict[str, str]
     import torch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(job.threads)
     message: tuple[str, Any]
     try:
         with open_storage(job.url) as storage, naming_lost(storage):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import optuna
 
 from stoker.errors import RunExistsError
 from stoker.jobs.config import FitConfig, build_config
-from stoker.jobs.fit import fit
+from stoker.jobs.fit import Order, carry_out, fit, named_model, prepared
 from stoker.jobs.prepare import encode, job_criterion, trained_part
 from stoker.jobs.run import Run
 from stoker.models.own import named_anew
@@ -109,25 +109,48 @@ def refit(
                 split = objective.config({}).data.split_seed
                 split = own_seed if split is None else split
                 raw = merge(raw, {"training": {"seed": seed}, "data": {"split_seed": split}})
-            run = fit(
-                objective.source,
-                out=partial if seeds == 1 else partial / f"network-{place + 1}",
-                config=raw,
-                valid=objective.valid,
-                test=objective.test,
-                callbacks=callbacks,
-                notify=notify if place == 0 else None,
-                progress=progress,
-                **model,
-            )
+                run = _member(objective, raw, partial / f"network-{place + 1}", callbacks, notify, progress)
+            else:
+                run = fit(
+                    objective.source,
+                    out=partial,
+                    config=raw,
+                    valid=objective.valid,
+                    test=objective.test,
+                    callbacks=callbacks,
+                    notify=notify,
+                    progress=progress,
+                    **model,
+                )
             if run.history.stopped == "interrupted":
                 raise KeyboardInterrupt  # what is there is begun anew by whoever comes next
-            _add_provenance(run.path, about, best)
+            _add_provenance(run.path, about, best, seeds)
         if seeds > 1:
             _measure(objective, raw, partial)
             write_json(partial / "study.json", dict(about))
         partial.rename(target)
     return Run(target, **model) if seeds == 1 else Ensemble(target, **model)
+
+
+def _member(
+    objective: FitObjective,
+    raw: Mapping[str, Any],
+    path: Path,
+    callbacks: Sequence[Callback],
+    notify: Notify,
+    progress: ProgressMode,
+) -> Run:
+    """Train a network of an ensemble, without a look at the test rows.
+
+    It keeps no checkpoints, for nobody goes on from them.
+    """
+    config = build_config(raw)
+    own = named_model(config, objective.model)
+    first = notify if path.name == "network-1" else None  # the others would be told the same
+    order = Order(config, objective.load(), own, (), tuple(callbacks), progress, first, tested=False)
+    ready, origins = prepared(order)
+    path.mkdir()
+    return carry_out(path, order, ready, origins, None)()
 
 
 def _refuse_others(path: Path, about: Mapping[str, Any]) -> None:
@@ -148,7 +171,7 @@ def _is_scheduled(config: FitConfig) -> bool:
     return config.training.schedule not in (None, "constant")
 
 
-def _add_provenance(path: Path, about: Mapping[str, Any], best: optuna.trial.FrozenTrial) -> None:
+def _add_provenance(path: Path, about: Mapping[str, Any], best: optuna.trial.FrozenTrial, seeds: int) -> None:
     """Say in a run's directory which study its settings come from."""
     write_json(path / "study.json", dict(about))
     finished = about["trials"]
@@ -158,11 +181,13 @@ def _add_provenance(path: Path, about: Mapping[str, Any], best: optuna.trial.Fro
         f"valid_{about['metric']}, {best.value:.5g}. It was trained anew on its training and validation rows for as "
         "many epochs as were best there. See `study.json`.\n"
     )
+    if seeds > 1:
+        text += f"\nIt is one network of {seeds}. The test split was used once, for all together: `../metrics.json`.\n"
     write_atomic(path / "README.md", read_text(path / "README.md").rstrip("\n") + "\n" + text)
 
 
 def _measure(objective: FitObjective, raw: Mapping[str, Any], folder: Path) -> None:
-    """Measure an ensemble on the rows that its members were measured on."""
+    """Measure an ensemble, on the test rows for the first time."""
     runs = Ensemble(folder, **({} if objective.model is None else {"model": objective.model})).runs
     first = runs[0]
     own = named_anew(str(first.config.model.get("name", "")), objective.model)

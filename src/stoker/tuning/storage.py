@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import time
 import warnings
@@ -17,11 +18,22 @@ import sqlalchemy
 from stoker.errors import ConfigError, MissingExtraError, RunError, SourceNotFoundError, StokerError, TrainingError
 from stoker.tuning.locks import FileLocks, Locks, PostgresLocks
 
-__all__ = ["LOST", "Storage", "naming_damage", "naming_lost", "open_storage", "patiently", "sqlite_url"]
+__all__ = [
+    "LOST",
+    "Storage",
+    "dashboard_command",
+    "naming_damage",
+    "naming_lost",
+    "open_storage",
+    "patiently",
+    "sqlite_url",
+]
 
 LOST = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 """What is raised where a database is away."""
 
+HIDDEN = "***"  # stands for a password
+DRIVER = "postgresql+psycopg"  # SQLAlchemy's own choice is an older one
 Result = TypeVar("Result")
 BUSY_SECONDS = 60  # how long one waits for others to finish writing
 RETRY_SECONDS = 60.0  # how long a database may be away
@@ -60,6 +72,24 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"
 
 
+def dashboard_command(shown: str) -> str:
+    """What to type to watch a storage in a browser; it can be typed as it is.
+
+    PostgreSQL's client takes a password that its URL does not have from ``PGPASSWORD``, or from ``~/.pgpass``.
+
+    Args:
+        shown: Its URL, with ``***`` for a password (:attr:`Storage.shown`).
+    """
+    url = sqlalchemy.engine.make_url(shown)
+    if url.drivername == "postgresql":
+        url = url.set(drivername=DRIVER)
+    hidden = HIDDEN in (url.password, url.query.get("password"))
+    if hidden:
+        url = url._replace(password=None).difference_update_query(["password"])
+    typed = shown if url.get_backend_name() == "sqlite" else url.render_as_string()
+    return f"optuna-dashboard {shlex.quote(typed)}{'  # after: export PGPASSWORD=…' if hidden else ''}"
+
+
 def open_storage(url: str, *, create: bool = True) -> Storage:
     """Open a storage, and make its tables if they are not there.
 
@@ -80,7 +110,7 @@ def open_storage(url: str, *, create: bool = True) -> Storage:
         rule = "must have an @ in the password written as %40"
         raise ConfigError("--storage", rule, _without_password(url), KINDS)
     secrets = {name: value for name, value in parsed.query.items() if "password" in name}
-    shown = parsed.set(query={**parsed.query, **dict.fromkeys(secrets, "***")}).render_as_string(hide_password=True)
+    shown = parsed.set(query={**parsed.query, **dict.fromkeys(secrets, HIDDEN)}).render_as_string(hide_password=True)
     shown = shown.replace("%2A", "*")
     backend = parsed.get_backend_name()
     connect_args: dict[str, Any]
@@ -97,7 +127,7 @@ def open_storage(url: str, *, create: bool = True) -> Storage:
         locks = FileLocks(path.with_name(f"{path.name}.locks"))
     elif backend == "postgresql":
         if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")  # SQLAlchemy's own choice is an older driver
+            parsed = parsed.set(drivername=DRIVER)
         url = parsed.render_as_string(hide_password=False)
         connect_args = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
         try:

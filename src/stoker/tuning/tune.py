@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
+import torch
 from optuna.trial import FrozenTrial
 
 from stoker._version import __version__
@@ -34,6 +35,7 @@ from stoker.tuning.sampling import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from stoker.tuning.space import Space
 from stoker.tuning.storage import Storage, naming_damage, open_storage, patiently, sqlite_url
 from stoker.tuning.study import REASON, Direction, Plan, open_study
+from stoker.tuning.threads import having_threads, threads_each
 from stoker.tuning.worker import Ending
 
 __all__ = ["TuneResult", "tune"]
@@ -109,6 +111,7 @@ def tune(
     study_name: str | None = None,
     storage: str | None = None,
     workers: int = 1,
+    threads: int | Literal["auto"] = "auto",
     batch_trials: int = 1,
     out: str | Path | None = None,
     refit: bool = True,
@@ -147,6 +150,8 @@ def tune(
         study_name: By default of the source, the model or the function.
         storage: ``sqlite:///FILE`` or ``postgresql+psycopg://…``; by default a file in the study's directory.
         workers: How many processes.
+        threads: How many threads each of them has, and the last training. ``"auto"``: a single worker has torch's, by
+            default one for each core; several share these out, unless ``OMP_NUM_THREADS`` says how many a process has.
         batch_trials: How many trials each of them trains at once, those of the same shape as one vectorised program
             (:mod:`stoker.tuning.batched`); not for an ``objective``. Their values are drawn at once as well.
         out: The study's directory, by default ``runs/<study name>``.
@@ -185,6 +190,7 @@ def tune(
         refit_seeds=refit_seeds,
         timeout=timeout,
     )
+    each = threads_each(threads, workers, own=torch.get_num_threads())
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     if pruner is not None and pruner not in PRUNERS:
@@ -208,7 +214,8 @@ def tune(
     folder = _study_folder(out, name)
     _refuse_another_study(folder, {"study": name})
     url = storage or sqlite_url(folder / "study.db")
-    with _quiet(), open_storage(url) as opened:
+    here = torch.get_num_threads() if threads == "auto" else each  # of the last training too
+    with _quiet(), having_threads(here), open_storage(url) as opened:
         plan = Plan(name, question.direction, trials, question.about, {"sampler": sampler, "metric": asked.name})
         points = make_sampler(sampler, question.seed, question.space)
         with naming_damage(opened):
@@ -222,6 +229,7 @@ def tune(
         if more is not None:
             tell(f"{total} trials in all; should this be interrupted, go on with --trials {total}")
         record = _record(name, opened, question, sampler, pruner or "median")
+        record["workers"] = {"count": workers, "threads": each}  # on this machine, in this call
         _refuse_another_study(folder, {"study": name, "about": record["about"]})
         write_json(folder / "study.json", record)
         until = None if timeout is None else time.time() + timeout
@@ -236,6 +244,7 @@ def tune(
             question.objective,
             until,
             together=batch_trials,
+            threads=each,
         )
         with shown(study, total, progress):
             ending = run(job, opened, workers, tell)

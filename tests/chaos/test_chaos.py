@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from campaign import shortfall
 
 
 @pytest.mark.slow
@@ -17,3 +18,9 @@ def test_a_few_kills() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n6 kills (" in done.stdout
     assert "0 differences" in done.stdout
+
+
+def test_a_long_campaign_must_meet_half_written_checkpoints() -> None:
+    assert shortfall(56, 3) == ""
+    assert shortfall(49, 0) == "", "so few may all come too late"
+    assert shortfall(56, 0).startswith("none of 56 kills met a half-written checkpoint")

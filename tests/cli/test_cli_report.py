@@ -101,6 +101,7 @@ def test_doctor_for_real() -> None:
     found = json.loads(result.stdout)
     names = {one["name"]: one["status"] for one in found["findings"]}
     assert names["torch"] == names["the core's packages"] == "works"
+    assert names["torch.compile"] == ("works" if names["C++ compiler"] == "works" else "absent")
     assert {rate["device"] for rate in found["rates"]} >= {"cpu"}
     assert all(rate["gflops"] > 0 for rate in found["rates"])
     assert checkup.HELP

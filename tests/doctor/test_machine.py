@@ -53,6 +53,7 @@ def test_a_machine_that_says_nothing_is_no_failure(tmp_path: Path) -> None:
 def test_the_compiler_is_tried(tmp_path: Path) -> None:
     assert compiler({"PATH": str(tmp_path)}).status == "absent"
     assert "apt install g++" in compiler({"PATH": str(tmp_path)}).fix
+    assert compiler({"PATH": str(tmp_path)}).says == "none; needed by torch.compile, and for exports with AOTInductor"
     for script, says in (("echo no such header >&2; exit 1", "no such header"), ("exit 0", "try")):
         path = tmp_path / "g++"
         path.write_text(f"#!/bin/sh\n{script}\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from stoker.doctor.checkup import check_up
 from stoker.doctor.findings import Finding
-from stoker.doctor.packages import PACKAGES, Imported, Lines, findings, import_each, versions
+from stoker.doctor.packages import PACKAGES, Imported, Lines, compiling, findings, import_each, versions
 
 BROKEN = {
     "raises": "raise RuntimeError('operator torchvision::nms\\n does not exist')",
@@ -58,6 +60,60 @@ def test_rates_are_measured() -> None:
     assert [(line["device"], line["dtype"], line["threads"]) for line in lines[:3]] == [("cpu", "float32", 1)] * 3
     assert [line["size"] for line in lines[:3]] == [64, 256, 1024]
     assert all(0 < line["gflops"] < 1e6 for line in lines)
+
+
+TORCH = {
+    "works": "def compile(function, fullgraph): return function",
+    "others": "def compile(function, fullgraph): return lambda x: function(x) + 1",
+    "raises": "def compile(function, fullgraph): raise RuntimeError('InvalidCxxCompiler:\\n no compiler')",
+    "crashes": "import os, signal\ndef compile(function, fullgraph): os.kill(os.getpid(), signal.SIGSEGV)",
+    "hangs": "import time\ndef compile(function, fullgraph): time.sleep(600)",
+}
+NUMBERS = """
+import numpy
+class Tensor(numpy.ndarray):
+    def sin(self): return numpy.sin(self)
+    def exp(self): return numpy.exp(self)
+def linspace(*given): return numpy.linspace(*given).view(Tensor)
+def where(*given): return numpy.where(*given).view(Tensor)
+allclose = numpy.allclose
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "says"),
+    [
+        ("works", "works", "a small function on the CPU, in 0.0 s"),
+        ("others", "broken", "does not compile: its numbers are others"),
+        ("raises", "broken", "does not compile: RuntimeError: InvalidCxxCompiler: no compiler"),
+        ("crashes", "broken", "does not compile: ends the process with SIGSEGV"),
+        ("hangs", "broken", "does not compile: says nothing for 3 s"),
+    ],
+)
+def test_torch_compile_is_tried(kind: str, status: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(NUMBERS + TORCH[kind])
+    environ = dict(os.environ) | {"PYTHONPATH": in_front(tmp_path)}
+    found = compiling(Finding("C++ compiler", "works", "c++"), environ=environ, limit=3)
+    assert (found.name, found.status, found.says) == ("torch.compile", status, says)
+    assert found.fix == ("" if status == "works" else "pip install --force-reinstall torch")
+
+
+def test_without_a_compiler_torch_compile_is_not_to_blame(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(NUMBERS + TORCH["raises"])
+    environ = dict(os.environ) | {"PYTHONPATH": in_front(tmp_path)}
+    found = compiling(Finding("C++ compiler", "absent", "none", "apt install g++"), environ=environ)
+    assert (found.status, found.fix) == ("absent", "apt install g++")
+    assert found.says == "needs a C++ compiler (RuntimeError: InvalidCxxCompiler: no compiler)"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler here")
+def test_torch_compile_works_here() -> None:
+    found = compiling(None)
+    assert (found.status, found.fix) == ("works", ""), found
+    seconds = re.fullmatch(r"a small function on the CPU, in (\d+\.\d) s", found.says)
+    assert seconds
+    assert float(seconds[1]) > 0.1, "it was compiled, and not found in a cache"
 
 
 def test_versions_are_of_what_is_installed() -> None:

@@ -21,6 +21,7 @@ from torch import nn
 import stoker
 from stoker.errors import ExportError
 from stoker.exporting.check import Tolerance, compare
+from stoker.exporting.fresh import ask
 from stoker.exporting.quantize import apart, drift, refuse_if_worse
 from stoker.exporting.rows import Real, check_rows
 from stoker.exporting.trial import Trial, spread
@@ -194,6 +195,48 @@ def test_int8_is_measured_before_and_after(optimize: bool, tmp_path: Path) -> No
     assert "tolerance" not in said["compared"]
     types = {value.data_type for value in onnx.load(str(done.path)).graph.initializer}
     assert onnx.TensorProto.INT8 in types
+
+
+@pytest.mark.slow
+def test_int8_of_a_convolutional_network(tmp_path: Path) -> None:
+    run = fitted("cnn, images")
+    done = stoker.export(run, "onnx", quantize="int8", out=tmp_path / "m.onnx", bench=False)
+    metrics = done.files[0].metrics
+    assert metrics["before"] == pytest.approx({"accuracy": run.metrics["test"]["accuracy"]})
+    assert metrics["before"]["accuracy"] - metrics["after"]["accuracy"] <= 0.05
+    graph = onnx.load(str(done.path)).graph
+    whole = {one.name: one for one in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    for node in convolutions:
+        values, weights = (makers[name] for name in node.input[:2])
+        assert (values.op_type, weights.op_type) == ("DequantizeLinear", "DequantizeLinear")
+        kernel, scale = whole[weights.input[0]], whole[weights.input[1]]
+        assert (kernel.data_type, len(kernel.dims)) == (onnx.TensorProto.INT8, 4)
+        assert list(scale.dims) == [kernel.dims[0]], "a scale for each output channel"
+    images = next(iter(run.splits().values())).data
+    found = ask("onnx", done.path, {"images": images.images[:9]})  # type: ignore[union-attr]
+    alone, together = found.by_size[1][0], found.by_size[64][0]
+    assert np.array_equal(alone, together), "a row's numbers do not depend on the rows beside it"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
+@pytest.mark.parametrize("form", ["torchscript-trace", "torchscript-script"])
+def test_optimizing_torchscript_leaves_less_to_do(form: str, tmp_path: Path) -> None:
+    run, told = fitted("mlp, two classes"), list[str]()
+    plain = stoker.export(run, form, out=tmp_path / "plain.pt", bench=False)
+    quick = stoker.export(run, form, optimize=True, out=tmp_path / "quick.pt", bench=False, notify=told.append)
+    assert not [text for text in told if "would change this model" in text], "all of optimize_for_inference is kept"
+    before, after = (torch.jit.load(str(done.path)) for done in (plain, quick))  # type: ignore[no-untyped-call]
+    assert list(before.parameters())
+    assert not list(after.parameters()), "weights are constants"
+    counts = [len(list(module.inlined_graph.nodes())) for module in (before, after)]
+    assert counts[1] < counts[0]
+    calls = {node.kind() for node in after.inlined_graph.nodes()}
+    assert not calls & {"prim::GetAttr", "prim::CallMethod"}
+    assert 0 <= quick.files[0].difference < 1e-5
 
 
 def real(held_out: str, training: bool, rows: int = 5) -> Real:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +32,10 @@ from stoker.errors import (
 )
 from stoker.exporting import formats, job, place
 from stoker.exporting.fresh import ask
+from stoker.exporting.rows import name_of_row, real_rows
 
-WRONG = r"got the prediction \S+ instead of \S+ for row \d+ \(size=.*\), alone"
+SOURCE = r"row [\d,]+ of \S+/table\.csv"
+WRONG = rf"got the prediction \S+ instead of \S+ for (a copy with other values of )?{SOURCE} \(size=.*\), alone"
 DIFFERS = rf"must answer what the model answers, within .*, {WRONG}"
 CHOOSES = r"networks\.py, line \d+: if x\[:, 0\]\.sum\(\) > 0\. Use --format torchscript-script"
 
@@ -49,7 +53,7 @@ def names(folder: Path) -> list[str]:
         (
             "own, tied",
             "torchscript-trace",
-            r"the same top class, got class 'middle' instead of 'low' for row 0 \(size=",
+            rf"the same top class, got class 'middle' instead of 'low' for {SOURCE} \(size=",
         ),
         ("own, branching", "torchscript-trace", rf"tracing would freeze a value, or a choice by values.*{CHOOSES}"),
         ("own, scaled", "torchscript-trace", r"tracing would freeze a value.*float\(x\.abs\(\)\.max\(\)\)"),
@@ -79,6 +83,37 @@ def test_a_model_that_the_format_would_change(name: str, form: str, text: str, t
         assert "\n" not in str(caught.value)
     else:
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_row_that_is_named_is_that_of_the_source(tmp_path: Path) -> None:
+    run = fitted("own, tied")
+    with pytest.raises(ExportError) as caught:
+        stoker.export(run, "torchscript-trace", out=tmp_path / "m.pt", bench=False)
+    named = re.search(r"for row (\d+) of (\S+) \(size=(\S+), rooms=(\S+), ", str(caught.value))
+    assert named, str(caught.value)
+    frame = pl.read_csv(run.record.sources["train"].origin)
+    assert named[2] == run.record.sources["train"].origin
+    row = frame.row(int(named[1]) - 1, named=True)
+    assert float(named[3]) == pytest.approx(math.nan if row["size"] is None else row["size"], nan_ok=True)
+    assert float(named[4]) == row["rooms"]
+    assert int(named[1]) - 1 in run.splits()["test"].rows
+
+
+def test_rows_are_named_by_their_source_where_they_have_one(tmp_path: Path) -> None:
+    frame = table("price", 90).with_columns(y=pl.when(pl.int_range(90) < 20).then(None).otherwise(pl.col("y")))
+    frame.write_csv(tmp_path / "some.csv")
+    real = real_rows(fitted("mlp, a number"), tmp_path / "some.csv")
+    assert real.numbers is not None
+    assert real.numbers.tolist() == list(range(20, 90)), "of the file, those without a target counted in"
+    origin = tmp_path / "some.csv"
+    assert name_of_row(0, real) == f"row 21 of {origin}"
+    assert name_of_row(63, real) == f"row 89 of {origin}", "the last of 64 that lie evenly among 70"
+    assert name_of_row(64, real) == f"a copy with other values of row 21 of {origin}"
+    assert name_of_row(7, None) == "row 7 of those made from the schema"
+    pictures = real_rows(fitted("cnn, images"))
+    assert pictures.numbers is not None
+    assert name_of_row(0, pictures).startswith(f"image {int(pictures.numbers[0]) + 1} of ")
+    assert name_of_row(1000, pictures) == "image 1000, one of noise or of one shade,"
 
 
 def test_scripting_keeps_a_choice_by_values(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from containers import BOUNDARY, disposition, form, graph
+
 from torch_archives import as_torch, lying
 
 __all__ = ["CASES", "Case", "cases_of"]
@@ -25,11 +27,21 @@ __all__ = ["CASES", "Case", "cases_of"]
 Make = Callable[[bytes, Path], bytes]
 """From the good file's bytes, and a place that nothing may make, to the hostile file's."""
 
-JSON = ("config", "json", "job", "body")
+JSON = ("config", "json", "job", "body", "contract", "cmaes")
 TENSORS = ("safetensors", "checkpoint")
 GZIP = ("gz", "tar")
 TEXT = ("csv", "tsv", "jsonl", "history", "toml", *JSON)
-BINARY = (*TENSORS, "torch", "parquet", "arrow", "ipc", "image", "idx", *GZIP, "zip", "sqlite")
+BINARY = (
+    *TENSORS, "torch", "parquet", "arrow", "ipc", "image", "idx", *GZIP, "zip", "sqlite", "form", "onnx", "graph",
+)  # fmt: skip
+DIGESTED = ("checkpoint", "onnx", *GZIP)
+"""Forms with a digest over all that is read: not a bit of them may be another."""
+
+ENDLESS = ("csv", "tsv", "jsonl", "history", "toml")
+"""Forms of which a part may be a whole; all others say where they end, by a length, a digest or a bracket."""
+
+LOOSE = (*ENDLESS, "config", "json", "job", "sqlite", "image", "form")
+"""Forms whose last byte says nothing: the end of a line, or of what is passed over."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,11 @@ def _edited(
         return json.dumps(data).encode()
 
     return Case(name, why, kinds, make, harmless)
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    """The same but for a bit."""
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
 
 
 def put(path: str, value: Any) -> Callable[[Any], None]:
@@ -267,13 +284,16 @@ def _all() -> Iterator[Case]:
         lambda _, place: saved({"w": Payload(place)}),
     )
     yield Case("an empty file", "it was never written to its end", every, lambda *_: b"", harmless=("toml",))
-    yield Case("the first half", "it was cut off", every, lambda good, _: good[: len(good) // 2], harmless=True)
-    yield Case("all but the last byte", "it was cut off", every, lambda good, _: good[:-1], harmless=True)
+    yield Case("the first half", "it was cut off", every, lambda good, _: good[: len(good) // 2], harmless=ENDLESS)
+    yield Case("all but the last byte", "it was cut off", every, lambda good, _: good[:-1], harmless=LOOSE)
     yield Case("zeros", "a disk lost it", every, lambda good, _: bytes(len(good)))
     yield Case("0xff throughout", "no text, and counts that are huge", every, lambda good, _: b"\xff" * len(good))
     yield Case("a program", "to have it run", every, lambda *_: b"#!/bin/sh\nexit 1\n", harmless=("csv", "tsv"))
     yield Case("a bit flipped in each tenth byte", "a disk lost it", BINARY, lambda good, _: bytes(
-        byte ^ (1 << place % 8 if place % 10 == 5 else 0) for place, byte in enumerate(good)), harmless=True)  # fmt: skip
+        byte ^ (1 << place % 8 if place % 10 == 5 else 0) for place, byte in enumerate(good)))  # fmt: skip
+    yield Case("a bit flipped in the middle", "a disk lost it", (*DIGESTED, "zip"), lambda good, _: flipped(
+        good, len(good) // 2))  # fmt: skip
+    yield Case("a bit flipped at its end", "a disk lost it", DIGESTED, lambda good, _: flipped(good, len(good) - 1))
 
     # JSON
     yield _json("JSON: null", "no object", b"null")
@@ -349,6 +369,50 @@ def _all() -> Iterator[Case]:
     yield _edited("job: a negative number of checkpoints", "all are removed", ("job",), put("keep", -3))
     yield _edited("job: an optimizer of another's", "importing it runs code", ("job",), put(
         "settings.training.optimizer", "antigravity:fly"))  # fmt: skip
+
+    # the contract beside an export, and the export
+    for what, change in {
+        "no digests": lambda data: data.pop("sha256"),
+        "a list of digests": put("sha256", ["0" * 64] * 3),
+        "a digest that is a number": put("sha256.file", 7),
+        "another digest of the file": put("sha256.file", "0" * 64),
+        "another digest of the weights": put("sha256.weights", "0" * 64),
+        "another digest of the recipe": put("sha256.recipe", None),
+        "another format": put("format", "torchscript-trace"),
+        "a format that is none": put("format", {"name": "onnx"}),
+        "8 bits": put("quantized", {}),
+        "no versions": lambda data: data.pop("versions"),
+        "versions that are text": put("versions", "2.13"),
+        "another version of torch": put("versions.torch", "1.0"),
+        "a version that is a list": put("versions.stoker", [0, 1]),
+    }.items():
+        yield _edited(f"contract: {what}", "another file than was compared would be served", ("contract",), change)
+    yield Case("ONNX: numbers out of a secret file", "its predictions tell them", ("graph",), lambda _, place: graph(
+        outside=str(place.with_name("secret") / "file")))  # fmt: skip
+    yield Case("ONNX: numbers of a path that leads out", "likewise", ("graph",), lambda *_: graph(
+        outside="../../secret/file"))  # fmt: skip
+    yield Case("ONNX: numbers of a device without an end", "likewise", ("graph",), lambda *_: graph(
+        shape=(1 << 20,), outside="/dev/zero"))  # fmt: skip
+    yield Case("ONNX: more numbers than it has", "it shows what else is in memory", ("graph",), lambda *_: graph(
+        shape=(1000,)))  # fmt: skip
+    yield Case("ONNX: a shape that overflows", "its product is small again", ("graph",), lambda *_: graph(
+        shape=(2**32, 2**32)))  # fmt: skip
+    yield Case("ONNX: a negative shape", "likewise", ("graph",), lambda *_: graph(shape=(-1,)))
+    yield Case("ONNX: zeros without an end", "computing it takes all memory", ("graph",), lambda *_: graph(fill=HUGE))
+    yield Case("ONNX: another output", "what is it?", ("graph",), lambda *_: graph(output="more things"))
+
+    # the state of CMA-ES in a study
+    yield Case("CMA-ES: a pickle in hexadecimal", "Optuna's own sampler would load it", ("cmaes",), lambda _, place: (
+        pickle.dumps(Payload(place)).hex().encode()))  # fmt: skip
+    for name, value in {
+        "_n_dim": 10**9, "_popsize": 10**9, "_n_max_resampling": 10**18, "_g": -1, "_sigma": float("nan"), "_mean": [0.5],
+        "_c_1d": [float("nan")] * 3, "_B": [[[1]]], "_funhist_values": [], "_bounds": [[0, 1]] * 99, "_mu_eff": "x",
+    }.items():  # fmt: skip
+        yield _edited(
+            f"CMA-ES: another {name}", "memory for it, or numbers that are none", ("cmaes",), put(name, value)
+        )
+    yield _edited("CMA-ES: one part more", "a name of the object's", ("cmaes",), put("__class__", "x"))
+    yield _edited("CMA-ES: a huge step", "values beyond the space", ("cmaes",), put("_sigma", 1e299), harmless=True)
 
     # safetensors
     yield Case(
@@ -491,7 +555,6 @@ def _all() -> Iterator[Case]:
         "not what was packed",
         GZIP,
         lambda good, _: good[:-8] + b"\0\0\0\0" + good[-4:],
-        harmless=True,
     )
     yield Case("zip: a bomb", "a megabyte becomes a gigabyte", ("zip",), lambda *_: zip_bomb(1 << 29))
     yield Case("zip: a path out of the folder", "unpacked, it overwrites files", ("zip",), lambda *_: zipped(
@@ -555,6 +618,39 @@ def _all() -> Iterator[Case]:
     )
     yield Case("image: PostScript", "a program, which pillow hands to another to run", ("image",), lambda _, place: (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(" + str(place).encode() + b") (w) file closefile\nshowpage\n"))  # fmt: skip
+
+    # forms
+    png_file = png(8, 8, b"\0" * 72)
+    yield Case("form: very many files", "each is kept open", ("form",), lambda *_: form(
+        *[(disposition("file", f"{number}.png"), b"") for number in range(100_000)]))  # fmt: skip
+    yield Case("form: very many fields", "each is an object", ("form",), lambda *_: form(
+        *[(f'Content-Disposition: form-data; name="{number}"', b"") for number in range(100_000)]))  # fmt: skip
+    yield Case(
+        "form: a part without a name", "a reader that looks for it", ("form",), lambda *_: form(("A: b", png_file))
+    )
+    yield Case("form: a part without headers", "likewise", ("form",), lambda *_: form(("", png_file)))
+    yield Case("form: fields alone", "no files", ("form",), lambda *_: form(
+        ('Content-Disposition: form-data; name="file"', png_file)))  # fmt: skip
+    yield Case("form: a field of megabytes", "it is kept as text", ("form",), lambda *_: form(
+        ('Content-Disposition: form-data; name="file"', b"x" * (8 << 20))))  # fmt: skip
+    yield Case("form: a header of megabytes", "it is put together bit by bit", ("form",), lambda *_: form(
+        (disposition("file", "a.png") + "\r\nX: " + "y" * (8 << 20), png_file)), harmless=True)  # fmt: skip
+    yield Case("form: very many headers", "each is kept", ("form",), lambda *_: form(
+        (disposition("file", "a.png") + "".join(f"\r\nX{number}: y" for number in range(200_000)), png_file)), harmless=True)  # fmt: skip
+    yield Case(
+        "form: boundaries alone",
+        "parts without end",
+        ("form",),
+        lambda *_: f"--{BOUNDARY}\r\n".encode() * 200_000 + form(),
+    )
+    yield Case(
+        "form: another boundary", "no part at all", ("form",), lambda good, _: good.replace(BOUNDARY.encode(), b"other")
+    )
+    yield Case("form: a file that is none", "a decoder that guesses", ("form",), lambda *_: form(
+        (disposition("file", "a.png"), b"%!PS-Adobe-3.0 EPSF-3.0\n")))  # fmt: skip
+    for filename in ("../../escaped", "/tmp/escaped", "a\0b", "", "\ufffe" * 4000):
+        yield Case(f"form: a file called {filename[:20]!r}", "written under its name, it lands elsewhere", ("form",), (
+            lambda *_, filename=filename: form((disposition("file", filename), png_file))), harmless=True)  # fmt: skip
 
     # TOML
     yield Case("TOML: lists in lists", "a parser recurses", ("toml",), lambda *_: b"a = " + b"[" * _DEEP + b"]" * _DEEP)

@@ -9,12 +9,15 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-__all__ = ["LOADERS", "Loader", "Refused", "make_good"]
+from containers import BOUNDARY, disposition, form, graph
+
+__all__ = ["LOADERS", "Loader", "Refused", "make_good", "needed"]
 
 
 class Refused(Exception):  # noqa: N818  it is what should happen
@@ -33,6 +36,7 @@ class Loader:
         writes: Whether it writes into the folder when all goes well.
         link: Whether the file may be a link to another folder's: data that the user named themself may.
         lenient: Whether it goes without what cannot be read, and says so.
+        carried: Whether what is in the file comes to the product another way: in a request, or out of a database.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Loader:
     writes: bool = False
     link: bool = False
     lenient: bool = False
+    carried: bool = False
 
 
 def _run(folder: Path) -> object:
@@ -142,6 +147,90 @@ def _storage(folder: Path) -> None:
     show_study(folder / "study", None, None)
 
 
+def _cmaes(folder: Path) -> object:
+    """Draw values with the state that the last trial of a study holds."""
+    import json
+    import sqlite3
+
+    import optuna
+
+    from stoker.tuning.sampling import make_sampler
+    from stoker.tuning.storage import naming_damage, open_storage, sqlite_url
+
+    database = folder / "study" / "cmaes.db"
+    state = json.dumps((folder / "study" / "cmaes.json").read_bytes().decode("latin-1"))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"DELETE FROM trial_system_attributes WHERE key LIKE '{_STATE}:%'")
+        connection.execute(
+            "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT MAX(trial_id), ?, ? FROM trials",
+            (f"{_STATE}:0", state),
+        )
+    with open_storage(sqlite_url(database), create=False) as storage, naming_damage(storage):
+        sampler = make_sampler("cmaes", 0, None)
+        trial = optuna.load_study(study_name="cmaes", storage=storage.base, sampler=sampler).ask()
+        return trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+
+
+def _export(folder: Path) -> bytes:
+    """What ``stoker serve --backend onnx`` reads."""
+    import stoker
+    from stoker.exporting.current import read_current
+    from stoker.exporting.formats import FORMATS
+
+    run = stoker.load(folder / "grade", device="cpu")
+    return read_current(run, FORMATS["onnx"], folder / "grade" / "exports" / "model.onnx")
+
+
+def _sealed(folder: Path) -> object:
+    """The same where somebody has made the contract fit again; and a prediction by it."""
+    import torch
+
+    from stoker.serving.onnx_backend import OnnxBackend
+
+    write_contract(folder / "grade")
+    return OnnxBackend(_export(folder), "table", 1).predict({"numeric": torch.zeros(1, 2, dtype=torch.float64)})
+
+
+def write_contract(run: Path) -> None:
+    """Say of a run's ``exports/model.onnx`` that these very bytes were compared."""
+    import json
+
+    import stoker
+    from stoker.exporting.current import contract_path, seal, versions
+    from stoker.exporting.formats import FORMATS
+
+    file = run / "exports" / "model.onnx"
+    sealed = seal(stoker.load(run, device="cpu"), file)
+    contract = {"format": "onnx", "sha256": sealed, "versions": versions(FORMATS["onnx"])}
+    contract_path(file).write_text(json.dumps(contract))
+
+
+def _form(folder: Path) -> object:
+    import asyncio
+
+    from starlette.requests import Request
+
+    from stoker.serving.app import _files
+    from stoker.serving.images import ImageReader
+    from stoker.serving.problems import Problem
+    from stoker.serving.settings import ServeSettings
+
+    body = (folder / "form.multipart").read_bytes()
+    if len(body) > ServeSettings(run=folder).max_body:
+        raise Refused("413 body: too large")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", kind.encode())]}
+    reader = ImageReader((1, 8, 8), 10)
+    try:
+        return reader.files(asyncio.run(_files(Request(scope, receive), reader)))
+    except Problem as problem:
+        raise Refused(f"{problem.status} {problem}") from None
+
+
 def _served(folder: Path) -> Any:
     import stoker
     from stoker.serving.backends import open_backend
@@ -173,6 +262,7 @@ def _body(file: str, how: str) -> Callable[[Path], object]:
     return load
 
 
+_STATE = "stoker:cma:optimizer"  # what trials call it
 _TABLES = ("csv", "tsv", "jsonl", "csv.gz", "csv.zip", "parquet", "arrow", "arrows.ipc")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz")
 _CALIFORNIA = "home/california_housing/cal_housing.tgz"
@@ -216,10 +306,15 @@ LOADERS: dict[str, Loader] = {
         Loader("tune: study.json", "study/study.json", "json", _study),
         Loader("tune: study.json of a refit", "study/study.json", "json", _refitted),
         Loader("tune --show: study.db", "study/study.db", "sqlite", _storage, writes=True, link=True),
-        Loader("server: JSON rows", "rows.json", "body", _body("rows.json", "json"), link=True),
-        Loader("server: CSV rows", "rows.csv", "csv", _body("rows.csv", "csv"), link=True),
-        Loader("server: infer request", "infer.json", "body", _body("infer.json", "infer"), link=True),
-        Loader("server: image", "picture.png", "image", _body("picture.png", "image"), link=True),
+        Loader("tune: state of CMA-ES", "study/cmaes.json", "cmaes", _cmaes, writes=True, carried=True),
+        Loader("serve: model.onnx", "grade/exports/model.onnx", "onnx", _export),
+        Loader("serve: model.onnx.json", "grade/exports/model.onnx.json", "contract", _export),
+        Loader("serve: forged model.onnx", "grade/exports/model.onnx", "graph", _sealed, writes=True, carried=True),
+        Loader("server: JSON rows", "rows.json", "body", _body("rows.json", "json"), carried=True),
+        Loader("server: CSV rows", "rows.csv", "csv", _body("rows.csv", "csv"), carried=True),
+        Loader("server: infer request", "infer.json", "body", _body("infer.json", "infer"), carried=True),
+        Loader("server: image", "picture.png", "image", _body("picture.png", "image"), carried=True),
+        Loader("server: form of images", "form.multipart", "form", _form, carried=True),
     )
 }  # fmt: skip
 
@@ -238,6 +333,7 @@ def make_good(folder: Path) -> Path:
     import stoker
     from stoker.exporting.weights_file import read_weights
     from stoker.training.checkpoints.files import checkpoint_paths
+    from stoker.tuning.sampling import make_sampler
 
     rng = np.random.default_rng(0)
     size = rng.uniform(20, 200, 60).round(2)
@@ -263,6 +359,9 @@ def make_good(folder: Path) -> Path:
     step = checkpoint_paths(folder / "grade" / "checkpoints")[0]
     assert step.name == "step-0000000006.safetensors", step
     step.with_name("step-0000000003.safetensors").unlink()  # which would be gone on from
+    (folder / "grade" / "exports").mkdir()
+    (folder / "grade" / "exports" / "model.onnx").write_bytes(graph())
+    write_contract(folder / "grade")
     network = {
         name.removeprefix("head.network."): value
         for name, value in stoker.load(folder / "grade", device="cpu").model.state_dict().items()
@@ -286,6 +385,8 @@ def make_good(folder: Path) -> Path:
     small.write_ipc_stream(folder / "table.arrows.ipc")
     pixels = rng.integers(0, 255, (8, 8)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "picture.png")
+    picture = (folder / "picture.png").read_bytes()
+    (folder / "form.multipart").write_bytes(form(*[(disposition("file", f"{n}.png"), picture) for n in range(2)]))
     for name in ("cat", "dog"):
         (folder / "pets" / name).mkdir(parents=True)
         for number in range(2):
@@ -322,6 +423,13 @@ def make_good(folder: Path) -> Path:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(storage=storage, study_name="study")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    storage = f"sqlite:///{folder / 'study' / 'cmaes.db'}"
+    tuned = optuna.create_study(storage=storage, study_name="cmaes", sampler=make_sampler("cmaes", 0, None))
+    tuned.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1), n_trials=14)
+    states = ({k: v for k, v in trial.system_attrs.items() if k.startswith(_STATE)} for trial in reversed(tuned.trials))
+    state = next(parts for parts in states if parts)
+    joined = "".join(state[f"{_STATE}:{number}"] for number in range(len(state)))
+    (folder / "study" / "cmaes.json").write_text(joined)
     records = small.drop("grade").to_dicts()
     (folder / "rows.json").write_text(json.dumps(records))
     kinds = {"size": "FP64", "rooms": "FP64", "kind": "BYTES", "seen": "BYTES"}

@@ -25,7 +25,10 @@ IN_SHORT = {
     "import-weights: .pt",
     "source: .csv",
     "predict: rows",
+    "serve: model.onnx",
     "server: JSON rows",
+    "server: form of images",
+    "tune: state of CMA-ES",
 }
 NAMES = [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.long) for name in LOADERS]
 
@@ -156,7 +159,7 @@ PLACED: dict[str, Callable[[Path, Path], None]] = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name, loader in LOADERS.items() if not name.startswith("server")])
+@pytest.mark.parametrize("name", [name for name, loader in LOADERS.items() if not loader.carried])
 def test_what_stands_in_a_files_place(name: str, good: Path, zygote: Zygote, place: Path) -> None:
     loader, wrong = LOADERS[name], []
     passed_over = loader.lenient or "folder" in name

@@ -57,7 +57,7 @@ KNOWN: dict[str, tuple[dict[str, int], str]] = {
     "data/sources/images.py": ({"open": 1}, "images of folders"),
     "data/sources/pixels.py": ({"open": 2}, "images, by pillow, of a list of formats"),
     "data/sources/idx.py": ({"GzipFile": 1}, "IDX files"),
-    "data/sources/named.py": ({"open": 1, "read_csv": 1}, "named data sets: a tar archive's one file, tables"),
+    "data/sources/named.py": ({"open": 1, "GzipFile": 1, "read_csv": 1}, "named data sets: a tar archive's one file, tables"),
     "data/sources/fingerprint.py": ({"open": 1}, "digests of data"),
     "data/sources/download.py": ({"urlopen": 1, "open": 1}, "named data sets, whose checksums are known"),
     "serving/rows.py": ({"json.loads": 1}, "requests"),

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stoker.cli.app import app
 from stoker.errors import CheckpointError, ConfigError, DataError, RunError, RunNotFoundError, SourceNotFoundError
 from stoker.jobs.keeping import alone
 from stoker.training.callbacks import Callback
-from stoker.training.checkpoints.files import checkpoint_paths, read_checkpoint
+from stoker.training.checkpoints.files import checkpoint_paths, read_checkpoint, write_checkpoint
 from stoker.training.history import Row
 
 SETTINGS: dict[str, Any] = {
@@ -183,6 +184,42 @@ def test_other_software_is_named(homes: Path, tmp_path: Path, monkeypatch: pytes
     assert any(text.startswith("forced: Stoker's version") for text in told)
 
 
+def asked(*arguments: str) -> tuple[int, str]:
+    """The exit status of the command, and all that it said, in one line."""
+    done = CliRunner().invoke(app, ["resume", *arguments])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_the_command_goes_on_with_other_software_if_it_is_forced_to(
+    homes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick_fit(homes, tmp_path / "whole", **SETTINGS)
+    broken = dying(homes, tmp_path / "broken", monkeypatch)
+    paths = checkpoint_paths(broken / "checkpoints")
+    kept = read_checkpoint(paths[0])
+    kept["environment"]["torch's version"] = "1.0"
+    write_checkpoint(broken / "checkpoints", int(paths[0].stem.removeprefix("step-")), kept, keep=len(paths))
+    code, said = asked(str(broken))
+    assert code == 1
+    assert "error: resume: torch's version must be the checkpoint's, 1.0, got 2." in said
+    assert "--force" in said, "how to go on all the same"
+    assert read_checkpoint(paths[0])["environment"]["torch's version"] == "1.0", "it is as it was"
+
+    data = homes.read_bytes()
+    learning("price", seed=1).write_csv(homes)
+    code, said = asked(str(broken), "--force")
+    assert code == 1, "for other data there is no force"
+    assert "train source must be as it was when the training began, got other contents in" in said
+    homes.write_bytes(data)
+
+    code, said = asked(str(broken), "--force")
+    assert code == 0, said
+    assert "forced: torch's version must be the checkpoint's, 1.0, got 2." in said
+    assert contents(broken) == contents(whole.path), "the software is the same in truth"
+    code, said = asked(str(broken), "--force")
+    assert (code, "this run is finished" in said) == (0, True)
+
+
 def test_damaged_checkpoints_are_told(homes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = quick_fit(homes, tmp_path / "whole", **SETTINGS)
     broken = dying(homes, tmp_path / "broken", monkeypatch)
@@ -275,6 +312,35 @@ def test_sigterm_leaves_a_run_that_goes_on(every: str | None, homes: Path, tmp_p
     run = stoker.resume(tmp_path / "broken", progress="none")
     assert contents(run.path) == contents(whole.path)
     assert (run.path / "checkpoints").exists() is (every is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.long)])
+def test_sigterm_ends_the_command_with_143_and_it_goes_on(engine: str, homes: Path, tmp_path: Path) -> None:
+    stoker_fit = [sys.executable, "-m", "stoker", "fit", str(homes), "--target", "price", "--engine", engine]
+    settings = ["--epochs", "150", "--hidden", "8", "--dropout", "0.2", "--checkpoint-every", "23steps", "--quiet"]
+    command = [*stoker_fit, *settings, "--device", "cpu", "--out"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, str(whole)], check=True, timeout=100, capture_output=True)
+    with subprocess.Popen([*command, str(broken)], stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while len(checkpoint_paths(broken / "checkpoints")) < 2 and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    kept = read_checkpoint(checkpoint_paths(broken / "checkpoints")[0])
+    assert kept["stopped"] == "running", "it was at work"
+    assert not (broken / "config.json").exists(), "it is no finished run"
+    resume = [sys.executable, "-m", "stoker", "resume", str(broken), "--quiet"]
+    subprocess.run(resume, check=True, timeout=100, capture_output=True)
+    found, wanted = contents(broken), contents(whole)
+    for part in (found, wanted):
+        part["record"]["training"].pop("engine_reason")
+    assert found == wanted
 
 
 class Interrupts(Callback):

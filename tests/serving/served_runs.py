@@ -51,8 +51,14 @@ def write_animals(folder: Path, each: int = 20) -> Path:
     return folder
 
 
-def fit_small(home: Path, target: str) -> stoker.Run:
-    """A run in ``home/<target>-run``, of ``home/<target>.csv`` or a folder of images; no pictures are drawn."""
+def fit_small(home: Path, target: str, **others: Any) -> stoker.Run:
+    """A run in ``home/<target>-run``, of ``home/<target>.csv`` or a folder of images; no pictures are drawn.
+
+    Args:
+        home: The folder.
+        target: ``price``, ``grade`` or ``animals``.
+        others: Other settings than those that are usual here.
+    """
     settings: dict[str, Any] = {"epochs": 8, "lr": 0.02, "progress": "none", "out": home / f"{target}-run"}
     if target == "animals":
         source = write_animals(home / "animals")
@@ -61,6 +67,8 @@ def fit_small(home: Path, target: str) -> stoker.Run:
         source = home / f"{target}.csv"
         settings |= {"target": target, "hidden": (16, 8)}
         mixed(target).write_csv(source)
+
+    settings |= others
 
     def draw(*given: Any, **_: Any) -> None:
         next(path for path in given if isinstance(path, Path)).touch()

@@ -240,6 +240,18 @@ def test_images(content: bytes, kind: str, status: int, code: str, text: str, an
         assert made.post("/predict", content=png(), headers={"Content-Type": "image/png"}).status_code == 200
 
 
+def test_a_form_that_was_cut_off_is_not_answered_in_part(animals: Server) -> None:
+    part = b'--y\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png() + b"\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=y"}
+    with client(animals) as made:
+        assert len(made.post("/predict", content=part * 2 + b"--y--", headers=headers).json()["predictions"]) == 2
+        cut = (part * 2)[:-20]
+        found = check(
+            made.post("/predict", content=cut, headers=headers), 422, "invalid-form", "must be a form with files"
+        )
+        assert found["error"] == "body: must be a form with files, got one without its last boundary."
+
+
 def test_one_bad_image_of_several_is_named(animals: Server) -> None:
     with client(animals) as made:
         form = [("file", ("a.png", png())), ("file", ("b.png", b"no image"))]

@@ -32,9 +32,12 @@ async def with_batcher(
     max_batch: int = 8,
     max_wait: float = 0.0,
     max_queue: int = 10_000,
+    at_once: int = 0,
 ) -> tuple[list[Tensor | BaseException], list[int]]:
     sizes: list[int] = []
-    batcher = Batcher(predict, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, observe=sizes.append)
+    batcher = Batcher(
+        predict, max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, at_once=at_once, observe=sizes.append
+    )
     batcher.start()
     found = await asyncio.gather(*(batcher(inputs) for inputs in requests), return_exceptions=True)
     assert batcher.waiting == 0
@@ -136,19 +139,96 @@ def test_the_queue_holds_whole_batches_however_small_the_requests(max_rows: int,
     assert queue_length(max_rows, max_batch) == length
 
 
+class Placed:
+    """Doubles, and notes where: in the event loop's thread or beside it; takes its time if told to."""
+
+    def __init__(self) -> None:
+        self.inside: list[bool] = []
+        self.sizes: list[int] = []
+        self.pause = 0.0
+
+    def __call__(self, inputs: Tensors) -> Tensor:
+        time.sleep(self.pause)
+        self.inside.append(threading.current_thread().name != "predict")
+        self.sizes.append(len(inputs["numeric"]))
+        return doubled(inputs)
+
+
+async def one_after_another(placed: Placed, requests: list[Tensors], at_once: int) -> None:
+    batcher = Batcher(placed, max_batch=64, at_once=at_once)
+    batcher.start()
+    for inputs in requests:
+        assert torch.equal(await batcher(inputs), doubled(inputs))
+    await batcher.stop()
+
+
+def test_few_rows_are_computed_in_the_event_loop_once_it_is_known_that_they_are_soon_done() -> None:
+    placed = Placed()
+    requests = [rows(1), *(rows(number) for number in range(9)), rows(*range(5))]
+    asyncio.run(one_after_another(placed, requests, at_once=4))
+    assert placed.inside[0] is False, "nobody knows yet how long it takes"
+    assert placed.inside[-1] is False, "those are not few"
+    assert sum(placed.inside) >= 5  # a busy machine may make one of them slow
+
+
+@pytest.mark.parametrize(("pause", "at_once"), [(0.002, 4), (0.0, 0)])
+def test_what_takes_long_or_may_is_computed_beside_it(pause: float, at_once: int) -> None:
+    placed = Placed()
+    placed.pause = pause
+    asyncio.run(one_after_another(placed, [rows(number) for number in range(8)], at_once))
+    assert placed.inside == [False] * 8
+
+
+def test_one_that_was_slow_is_no_longer_computed_in_the_event_loop() -> None:
+    async def scene(placed: Placed) -> None:
+        batcher = Batcher(placed, max_batch=64, at_once=4)
+        batcher.start()
+        for number in range(60):
+            placed.pause = 0.004 if number == 30 else 0.0
+            await batcher(rows(number))
+        await batcher.stop()
+
+    placed = Placed()
+    asyncio.run(scene(placed))
+    assert any(placed.inside[:30])
+    assert placed.inside[31:40] == [False] * 9
+    assert any(placed.inside[45:]), "and again, when it was not slow for a while"
+
+
+def test_all_that_came_by_then_is_computed_at_once() -> None:
+    async def scene(placed: Placed) -> None:
+        batcher = Batcher(placed, max_batch=64, at_once=32)
+        batcher.start()
+        while not (placed.inside and placed.inside[-1]):
+            await batcher(rows(0))
+        placed.sizes.clear()
+        requests = [rows(*range(1 + number % 3)) for number in range(12)]
+        found = await asyncio.gather(*map(batcher, requests))
+        await batcher.stop()
+        assert values(list(found)) == [(2 * inputs["numeric"]).flatten().tolist() for inputs in requests]
+
+    placed = Placed()
+    asyncio.run(scene(placed))
+    assert placed.sizes == [24]
+    assert placed.inside[-1] is True
+
+
+@pytest.mark.parametrize("at_once", [0, 8])
 @pytest.mark.parametrize(
     "raised", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError]
 )
-def test_whatever_a_model_raises_the_next_request_is_computed(raised: type[BaseException]) -> None:
+def test_whatever_a_model_raises_the_next_request_is_computed(raised: type[BaseException], at_once: int) -> None:
     def exiting(inputs: Tensors) -> Tensor:
         if (inputs["numeric"] == 13).any():
             raise raised("13")
         return doubled(inputs)
 
     async def scene() -> tuple[BaseException | None, Tensor]:
-        batcher = Batcher(exiting, max_batch=8)
+        batcher = Batcher(exiting, max_batch=8, at_once=at_once)
         batcher.start()
         async with asyncio.timeout(3):
+            for _ in range(3):
+                await batcher(rows(1))
             failed = (await asyncio.gather(batcher(rows(13)), return_exceptions=True))[0]
             next_one = await batcher(rows(2))
         await batcher.stop()

@@ -205,6 +205,49 @@ def test_the_example_of_the_documentation_can_be_sent(grades: Server, prices: Se
             example = api["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
             answer = opened.post(path.format(name=api["info"]["title"].split(",")[0]), json=example)
             assert answer.status_code == 200, answer.text
+            row = {tensor["name"]: tensor["data"][0] for tensor in example["inputs"]}
+            wanted = opened.post("/predict", json=row).json()["predictions"][0]["prediction"]
+            assert answer.json()["outputs"][0]["data"] == [wanted], "the same row as of /predict"
+
+
+def test_the_documentation_of_images_says_what_can_be_sent(
+    animals: Server, image_run: stoker.Run, served_home: Path
+) -> None:
+    file = next((served_home / "animals").rglob("*.png"))
+    with client(animals) as opened:
+        api = opened.get("/openapi.json").json()
+        content = api["paths"]["/predict"]["post"]["requestBody"]["content"]
+        binary = {"type": "string", "format": "binary"}
+        assert content == {
+            "image/png": {"schema": binary},
+            "image/jpeg": {"schema": binary},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": {"type": "array", "items": binary}}}
+            },
+        }
+        name = next(iter(content["multipart/form-data"]["schema"]["properties"]))
+        sent: list[dict[str, Any]] = [
+            {"files": [(name, (file.name, file.read_bytes(), "image/png"))] * 2},
+            {"content": file.read_bytes(), "headers": {"Content-Type": "image/png"}},
+        ]
+        for body, count in zip(sent, (2, 1), strict=True):
+            answer = opened.post("/predict", **body)
+            assert answer.status_code == 200, answer.text
+            assert [row["prediction"] for row in answer.json()["predictions"]] == [file.parent.name] * count
+
+        answers = api["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answers["properties"]["predictions"]["items"]["properties"]["image"] == {"type": "string"}
+        path = "/v2/models/{name}/infer"
+        example = api["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert example["inputs"][0] | {"data": None} == {
+            "name": "images", "datatype": "UINT8", "shape": [1, 1, 8, 8], "data": None,
+        }  # fmt: skip
+        answer = opened.post(path.format(name="animals-run"), json=example)
+    assert answer.status_code == 200, answer.text
+    black = image_run.outputs({"images": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)})
+    found = {tensor["name"]: tensor["data"] for tensor in answer.json()["outputs"]}
+    assert found["probabilities"] == black.softmax(dim=1).flatten().tolist()
+    assert found["prediction"] == [image_run.classes[int(black.argmax())]]
 
 
 def test_health_and_measures(grade_client: httpx.Client) -> None:

@@ -59,9 +59,13 @@ def check_up(
     look("machine", describe)
     look("packages", imports)
     look("C++ compiler", lambda: [machine.compiler(variables)])
+    works = bool(facts("torch")) and "trouble" not in facts("torch")
+    if works:
+        compiler = next((one for one in checkup.findings if one.name == "C++ compiler"), None)
+        look("torch.compile", lambda: [packages.compiling(compiler, environ=environ)])
     look("disks", lambda: machine.disks(_folders(facts("jax").get("cache"))))
     look("threads", lambda: [machine.threads(variables, machine.usable_cpus(), facts("torch").get("threads"))])
-    if rates and facts("torch") and "trouble" not in facts("torch"):
+    if rates and works:
         look("matrix rates", lambda: _rates(machine.usable_cpus(), say, checkup.rates, environ))
     return checkup
 

@@ -1,6 +1,7 @@
-"""What is done in a process of its own, as it may end it: importing packages, and multiplying matrices.
+"""What is done in a process of its own, as it may end it: importing packages, compiling, and multiplying matrices.
 
-``python -m stoker.doctor.child import NAME…`` and ``… rates SECONDS CPUS`` print a JSON object a line, as each is done.
+``python -m stoker.doctor.child import NAME…``, ``… compile`` and ``… rates SECONDS CPUS`` print a JSON object a line,
+as each is done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ def main(arguments: list[str]) -> None:
     said = sys.stderr if arguments[0] == "rates" else io.StringIO()
     with contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = _imports(arguments[1:]) if arguments[0] == "import" else _rates(float(arguments[1]), int(arguments[2]))
+        match arguments:
+            case ["import", *names]:
+                found = _imports(names)
+            case ["compile"]:
+                found = _compiles()
+            case _:
+                found = _rates(float(arguments[1]), int(arguments[2]))
         for one in found:
             print(json.dumps(one), file=out, flush=True)  # this is what the process is for
 
@@ -64,6 +71,24 @@ def _facts(name: str, module: Any) -> dict[str, Any]:
 
         return {"backend": str(module.default_backend()), "cache": str(directory())}
     return {}
+
+
+def _compiles() -> Iterator[dict[str, Any]]:
+    """Whether ``torch.compile`` makes a program of a tiny function, on the CPU, that gives the function's numbers."""
+    import torch
+
+    def small(x: Any) -> Any:
+        return torch.where(x > 0, x.sin() * 2, x.exp()).cumsum(0)
+
+    given = torch.linspace(-2, 2, 97)
+    began = time.perf_counter()
+    try:
+        found = torch.compile(small, fullgraph=True)(given)
+        error = "" if torch.allclose(found, small(given), rtol=1e-4, atol=1e-5) else "its numbers are others"
+    except BaseException as failure:
+        text = " ".join(str(failure).split())
+        error = f"{type(failure).__name__}: {text}"[:300]
+    yield {"error": error, "seconds": time.perf_counter() - began}
 
 
 def _rates(seconds: float, cpus: int) -> Iterator[dict[str, Any]]:

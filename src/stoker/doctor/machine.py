@@ -94,7 +94,7 @@ def threads(environ: Mapping[str, str], cpus: int, torch_threads: int | None) ->
 
 
 def compiler(environ: Mapping[str, str]) -> Finding:
-    """Whether a C++ compiler makes a program that runs. AOTInductor needs one; nothing else does.
+    """Whether a C++ compiler makes a program that runs. AOTInductor and ``torch.compile`` need one; nothing else does.
 
     Args:
         environ: The environment's variables, ``CXX`` and ``PATH`` among them.
@@ -103,7 +103,7 @@ def compiler(environ: Mapping[str, str]) -> Finding:
     candidates = (environ.get("CXX"), "c++", "g++", "clang++")
     path = next((path for one in candidates if one and (path := shutil.which(one, path=environ.get("PATH")))), None)
     if path is None:
-        return Finding(name, "absent", "none; needed for exports with AOTInductor alone", fix)
+        return Finding(name, "absent", "none; needed by torch.compile, and for exports with AOTInductor", fix)
     try:
         with tempfile.TemporaryDirectory() as folder:
             source, program = Path(folder) / "try.cpp", Path(folder) / "try"

@@ -10,6 +10,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +21,10 @@ from typing import Any
 import stoker
 from stoker.doctor.findings import Finding
 
-__all__ = ["PACKAGES", "Imported", "Lines", "Package", "findings", "import_each", "versions"]
+__all__ = ["PACKAGES", "Imported", "Lines", "Package", "compiling", "findings", "import_each", "versions"]
 
 _LIMIT = 120.0  # seconds without a word from the process, after which it is taken to hang
+_COMPILE_LIMIT = 60.0  # that a tiny function may take
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -179,6 +181,32 @@ class Lines:
             process.wait()
             reader.join()
             output.close()
+
+
+def compiling(
+    compiler: Finding | None, *, environ: Mapping[str, str] | None = None, limit: float = _COMPILE_LIMIT
+) -> Finding:
+    """Whether ``torch.compile`` works on the CPU: tried on a tiny function, with nothing compiled before.
+
+    Stoker itself needs it to measure exports beside it; models of your own may.
+
+    Args:
+        compiler: What was found of the C++ compiler.
+        environ: Of the process; by default this one's.
+        limit: Seconds that it may take.
+    """
+    name = "torch.compile"
+    with tempfile.TemporaryDirectory(prefix="stoker-doctor-", ignore_cleanup_errors=True) as folder:
+        # by itself and in one process, so that nothing is left where it is ended
+        own = {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        lines = Lines(["compile"], environ={**(os.environ if environ is None else environ), **own}, limit=limit)
+        found = next(iter(list(lines)), {"error": lines.ending})
+    error = str(found.get("error", ""))
+    if not error:
+        return Finding(name, "works", f"a small function on the CPU, in {float(found['seconds']):.1f} s")
+    if compiler is not None and compiler.status != "works":
+        return Finding(name, "absent", f"needs a C++ compiler ({error[:100]})", compiler.fix)
+    return Finding(name, "broken", f"does not compile: {error}", "pip install --force-reinstall torch")
 
 
 def _ending(code: int) -> str:

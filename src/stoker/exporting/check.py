@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -66,6 +66,7 @@ def compare(
     scale: float,
     rows: dict[str, Tensor],
     columns: dict[str, Sequence[str]],
+    name: Callable[[int], str] = lambda row: f"row {row}",
 ) -> float:
     """Compare a file's answers with the model's.
 
@@ -78,6 +79,7 @@ def compare(
         scale: See :class:`Tolerance`.
         rows: What went in.
         columns: The name of each number and each code, by input.
+        name: What a row is called, by its place in ``rows``.
 
     Returns:
         The largest difference of a number.
@@ -102,35 +104,33 @@ def compare(
             place = tuple(int(index) for index in np.unravel_index(int(most.argmax()), most.shape))
             what = f"the probability of {classes[place[1]]!r}" if len(place) > 1 else "the prediction"
             text = f"{what} {float(numbers[place]):.9g} instead of {float(right[place]):.9g}"
-            raise _differs(where, f"within {tolerance}", text, size, place[0], rows, columns)
+            raise _differs(where, f"within {tolerance}", text, size, name(place[0]), _inputs(place[0], rows, columns))
         largest = max(largest, float(difference.max(initial=0.0)))
         if len(expected) > 1:
             others = np.flatnonzero(found[1] != expected[1])
             if others.size:
                 row = int(others[0])
                 mine, theirs = int(expected[1][row]), int(found[1][row])
-                text = f"class {_name(classes, theirs)} instead of {_name(classes, mine)}"
-                raise _differs(where, "and the same top class", text, size, row, rows, columns)
+                text = f"class {_class(classes, theirs)} instead of {_class(classes, mine)}"
+                raise _differs(where, "and the same top class", text, size, name(row), _inputs(row, rows, columns))
         if len(found) > len(expected):  # labels as text
             named = np.array([classes[place] for place in expected[-1]])
             others = np.flatnonzero(found[-1] != named)
             if others.size:
                 row = int(others[0])
                 text = f"label {str(found[-1][row])!r} instead of {str(named[row])!r}"
-                raise _differs(where, "and the same label", text, size, row, rows, columns)
+                raise _differs(where, "and the same label", text, size, name(row), _inputs(row, rows, columns))
     return largest
 
 
-def _differs(
-    where: str,
-    allowed: str,
-    got: str,
-    size: int,
-    row: int,
-    rows: dict[str, Tensor],
-    columns: dict[str, Sequence[str]],
-) -> ExportError:
+def _differs(where: str, allowed: str, got: str, size: int, row: str, inputs: str) -> ExportError:
     among = "alone" if size == 1 else f"in a batch of {size}"
+    rule = f"must answer what the model answers, {allowed}"
+    return ExportError(where, rule, f"{got} for {row}{inputs}, {among}", "Nothing was exported.")
+
+
+def _inputs(row: int, rows: dict[str, Tensor], columns: dict[str, Sequence[str]]) -> str:
+    """The first values of a row, by their columns, in brackets."""
     shown = [
         f"{name}={value:g}"
         for key, values in rows.items()
@@ -138,10 +138,8 @@ def _differs(
         for name, value in zip(columns[key], values[row].tolist(), strict=True)
     ]
     more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    inputs = f" ({', '.join(shown[:SHOWN])}{more})" if shown else ""
-    rule = f"must answer what the model answers, {allowed}"
-    return ExportError(where, rule, f"{got} for row {row}{inputs}, {among}", "Nothing was exported.")
+    return f" ({', '.join(shown[:SHOWN])}{more})" if shown else ""
 
 
-def _name(classes: Sequence[str], place: int) -> str:
+def _class(classes: Sequence[str], place: int) -> str:
     return repr(classes[place]) if 0 <= place < len(classes) else str(place)

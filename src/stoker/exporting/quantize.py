@@ -110,7 +110,8 @@ def apart(real: Real) -> tuple[dict[str, Tensor], Real, str]:
     assert real.targets is not None  # the caller has checked
     first, second = ({name: values[start::2] for name, values in real.inputs.items()} for start in (0, 1))
     told = f"every second of {HELD_OUT[real.held_out]}; measured on the others"
-    return first, replace(real, inputs=second, targets=real.targets[1::2]), told
+    numbers = None if real.numbers is None else real.numbers[1::2]
+    return first, replace(real, inputs=second, targets=real.targets[1::2], numbers=numbers), told
 
 
 def measured(path: Path, real: Real, task: Task, n_classes: int) -> tuple[dict[str, float], Answers]:

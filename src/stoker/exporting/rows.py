@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from stoker.data.cells import missing_mask
 from stoker.data.columns import MISSING, UNKNOWN, Columns
 from stoker.data.dataset import DataSet, ImageSet, Table
 from stoker.data.encoder import TableEncoder
@@ -23,7 +24,7 @@ from stoker.jobs.splitting import split_images, split_table
 from stoker.models.inputs import ImageSpec
 from stoker.randomness import derive_seed
 
-__all__ = ["Real", "check_rows", "real_rows"]
+__all__ = ["Real", "check_rows", "name_of_row", "real_rows"]
 
 Tensors = dict[str, Tensor]
 REAL = 64  # of the rows compared; one by one, each is a call of its own
@@ -42,6 +43,7 @@ class Real:
         targets: As :func:`stoker.data.target.encode_target` gives them; ``None`` where they are not known.
         training: Raw tensors of training rows; ``None`` where they are not known.
         training_targets: Theirs, likewise.
+        numbers: Which rows or images of ``origin`` they are, from 0, int64 ``[n]``; ``None`` where that is not known.
     """
 
     origin: str
@@ -50,6 +52,7 @@ class Real:
     targets: Tensor | None
     training: Tensors | None = None
     training_targets: Tensor | None = None
+    numbers: Tensor | None = None
 
 
 def real_rows(run: Run, source: Any = None) -> Real:
@@ -68,15 +71,20 @@ def real_rows(run: Run, source: Any = None) -> Real:
         held = data.test if data.test is not None else data.frame if isinstance(data, Table) else data
         training: tuple[Tensors | None, Tensor | None] = None, None
         with suppress(StokerError):  # which may be gone: why others are named
-            training = _tensors(run, _splits(run)["train"])
-        return Real(data.provenance.origin, "rows", *_tensors(run, held), *training)
-    found = _splits(run)
+            training = _tensors(run, _splits(run)[0]["train"])[:2]
+        inputs, targets, places = _tensors(run, held)
+        numbers = places if data.test is None else None
+        return Real(data.provenance.origin, "rows", inputs, targets, *training, numbers)
+    found, numbers_of = _splits(run)
     name = next(name for name in ("test", "valid", "train") if name in found)
-    return Real(run.record.sources["train"].origin, name, *_tensors(run, found[name]), *_tensors(run, found["train"]))
+    inputs, targets, places = _tensors(run, found[name])
+    origin = run.record.sources[name if name in run.record.sources else "train"].origin
+    numbers = torch.from_numpy(numbers_of[name])[places]
+    return Real(origin, name, inputs, targets, *_tensors(run, found["train"])[:2], numbers)
 
 
-def _splits(run: Run) -> dict[str, Any]:
-    """The rows of each split, as they were in training.
+def _splits(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows of each split, as they were in training, and which of their source they are, from 0.
 
     Raises:
         SourceNotFoundError: A source is not there.
@@ -91,7 +99,7 @@ def _splits(run: Run) -> dict[str, Any]:
         parts = split_table(train, run.schema, run.config.data, seed, **given, notify=_silent)
     else:
         parts = split_images(train, run.config.data, seed, **given, notify=_silent)
-    return dict(parts.items())
+    return dict(parts.items()), parts.rows
 
 
 def _load(run: Run, source: Any) -> DataSet:
@@ -119,23 +127,27 @@ def _unchanged(run: Run, split: str) -> DataSet:
     return data
 
 
-def _tensors(run: Run, rows: pl.DataFrame | ImageSet) -> tuple[Tensors, Tensor | None]:
-    """Raw tensors and targets of rows; of very many, some that lie evenly among them."""
+def _tensors(run: Run, rows: pl.DataFrame | ImageSet) -> tuple[Tensors, Tensor | None, Tensor]:
+    """Raw tensors and targets of rows, and which of them; of very many, some that lie evenly among them."""
     if isinstance(rows, ImageSet):
         places = _evenly(len(rows), ONCE)
         labels = None
         if rows.labels is not None and set(rows.classes) <= set(run.classes):
             labels = torch.tensor([run.classes.index(name) for name in rows.classes])[rows.labels[places]]
-        return {"images": rows.images[places]}, labels
+        return {"images": rows.images[places]}, labels, places
     schema, columns = run.schema, run.artifact.columns
     assert schema is not None  # tables have one
     assert schema.target is not None  # and it has a target
     assert columns is not None  # and they have columns
     known = schema.target.name in rows.columns
+    places = torch.arange(rows.height)
     if known:
+        places = torch.from_numpy((~missing_mask(rows[schema.target.name])).arg_true().to_numpy().astype("int64"))
         rows, _ = drop_missing_target(rows, schema.target.name)
-    rows = rows[_evenly(rows.height, ONCE).tolist()]
-    return columns.read(rows), encode_target(rows[schema.target.name], schema.target) if known else None
+    chosen = _evenly(rows.height, ONCE)
+    rows = rows[chosen.tolist()]
+    targets = encode_target(rows[schema.target.name], schema.target) if known else None
+    return columns.read(rows), targets, places[chosen]
 
 
 def check_rows(run: Run, tell: Callable[[str], None], source: Any = None) -> tuple[Tensors, Real | None]:
@@ -174,6 +186,29 @@ def check_rows(run: Run, tell: Callable[[str], None], source: Any = None) -> tup
     assert columns is not None  # tables have them
     rows = _made(encoder, columns, generator) if real is None else _some(real.inputs)
     return _with_awkward(rows, columns, rows if real is None else real.inputs), real
+
+
+def name_of_row(row: int, real: Real | None) -> str:
+    """What to call a row of those that :func:`check_rows` gives, so that the user finds it.
+
+    Args:
+        row: Which of them, from 0.
+        real: The real rows among them; the others are copies of these, in turn.
+
+    Returns:
+        Such as ``row 17 of homes.csv``, counted from 1 as reports do.
+    """
+    if real is None:
+        return f"row {row} of those made from the schema"
+    count = len(next(iter(real.inputs.values())))
+    places = _evenly(count, REAL)
+    if real.numbers is None:
+        return f"row {row}"
+    if "images" in real.inputs and row >= len(places):
+        return f"image {row}, one of noise or of one shade,"
+    what = "image" if "images" in real.inputs else "row"
+    found = f"{what} {int(real.numbers[places[row % len(places)]]) + 1:,} of {real.origin}"
+    return found if row < len(places) else f"a copy with other values of {found}"
 
 
 def _some(rows: Tensors) -> Tensors:

@@ -15,7 +15,7 @@ from stoker.exporting.check import compare, wanted
 from stoker.exporting.formats import Format, Subject
 from stoker.exporting.formats.tensors import around_network, plain_state
 from stoker.exporting.fresh import Answers, stored_tensors
-from stoker.exporting.rows import check_rows
+from stoker.exporting.rows import check_rows, name_of_row
 from stoker.exporting.signature import input_entries, output_entries, served, signature
 from stoker.jobs.run import Run
 from stoker.models.assembly import Rescale
@@ -92,6 +92,7 @@ class Trial:
             scale=self.scale,
             rows=self.rows,
             columns=names,
+            name=lambda row: name_of_row(row, self.real),
         )
 
     def compare_tensors(self, one: Format, file: Path) -> None:

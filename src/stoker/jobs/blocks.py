@@ -4,6 +4,8 @@ A product of matrices takes another path through its library for another number 
 differently in the last bits: a row alone, and the same row among a thousand, were measured to differ on the CPU in most
 networks. With one number of rows a row's outputs depended neither on its place nor on what filled the other places. So
 the last block is filled up with copies of its first row, and what they give is dropped.
+
+A server asks again and again: for it what a call makes ready is made ready once (:class:`Standing`).
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stoker.data.trees import Batch, tree_map
+from stoker.data.trees import Batch, call_model, tree_map
 from stoker.training import evaluation
 from stoker.training.device import deterministic_algorithms
 from stoker.training.memory import naming_batch_size
 from stoker.training.trainer import Trainer
 
-__all__ = ["Blocks", "block_rows", "predict_in_blocks"]
+__all__ = ["Blocks", "Standing", "block_rows", "predict_in_blocks"]
 
 Tensors = dict[str, Tensor]
 
@@ -59,8 +61,10 @@ class Blocks:
 
     def _block(self, values: Tensor, start: int) -> Tensor:
         # A copy: a model that works in place must not change what the caller has.
-        block = values.new_empty(self.batch_size, *values.shape[1:])
         there = values[start : start + self.batch_size]
+        if len(there) == 1:  # as most requests are
+            return there.repeat(self.batch_size, *[1] * (there.ndim - 1)).to(self._device)
+        block = values.new_empty(self.batch_size, *values.shape[1:])
         block[: len(there)] = there
         block[len(there) :] = there[0]
         return block.to(self._device)
@@ -85,3 +89,33 @@ def predict_in_blocks(trainer: Trainer, inputs: Tensors, rows: int) -> Any:
     with naming_batch_size("predict", rows), deterministic_algorithms(trainer.deterministic):
         outputs = evaluation.predict(trainer.model, blocks, device=trainer.device, autocast=trainer.autocast)
     return tree_map(lambda leaf: leaf[: blocks.n], outputs)
+
+
+class Standing:
+    """:func:`predict_in_blocks` for who asks again and again: the same bits, sooner.
+
+    The model is put into evaluation mode, and stays there. It must be one that takes these inputs and draws no random
+    numbers when it evaluates, as all of Stoker's own: neither is looked at, and no generator is put back.
+
+    Args:
+        trainer: It has the model; without autocast.
+        rows: Of a block.
+    """
+
+    def __init__(self, trainer: Trainer, rows: int) -> None:
+        self._model = trainer.model.eval()
+        self._device = trainer.device
+        self._deterministic = trainer.deterministic
+        self._rows = rows
+
+    def __call__(self, inputs: Tensors) -> Tensor:
+        """``n`` rows, as the model takes them → its outputs for each, ``[n, outputs]``, on the CPU.
+
+        Raises:
+            OutOfMemoryError: A block does not fit.
+        """
+        blocks = Blocks(inputs, self._rows, self._device)
+        with naming_batch_size("predict", self._rows), deterministic_algorithms(self._deterministic), torch.no_grad():
+            parts = [call_model(self._model, block).cpu() for block, _ in blocks.epoch(0)]
+        outputs: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return outputs[: blocks.n]

@@ -21,12 +21,12 @@ from stoker.data.schema import Schema
 from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
 from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
-from stoker.jobs.blocks import block_rows, predict_in_blocks
+from stoker.jobs.blocks import Standing, block_rows, predict_in_blocks
 from stoker.jobs.config import FitConfig, split_seed
 from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
 from stoker.jobs.splitting import counted, in_source, split_images, split_table
 from stoker.models.importing import Factory
-from stoker.models.own import named_anew
+from stoker.models.own import OwnNetwork, named_anew
 from stoker.runs.artifact import Artifact, load_artifact
 from stoker.runs.files import JOB, read_text
 from stoker.runs.record import read_metrics, read_record
@@ -63,7 +63,8 @@ class Predictions:
     def values(self) -> list[float] | list[str]:
         """A number for each row, or the name of its most probable class."""
         if self.task == "regression":
-            return [float(value) for value in self.outputs[:, 0]]
+            numbers: list[float] = self.outputs[:, 0].tolist()
+            return numbers
         return [self.classes[index] for index in self.outputs.argmax(dim=1).tolist()]
 
     @property
@@ -288,6 +289,20 @@ class Run:
         """
         outputs: Tensor = predict_in_blocks(self._predictor, inputs, self.block_rows)
         return outputs
+
+    def standing(self) -> Callable[[Tensors], Tensor]:
+        """:meth:`outputs` for who asks again and again: the same bits, sooner, and the model stays in evaluation mode.
+
+        A model of your own may do as it likes when it is called, so that it is called as ever.
+        """
+        if self.is_own or self._predictor.autocast is not None:
+            return self.outputs
+        return Standing(self._predictor, self.block_rows)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is the user's own, and none of Stoker's."""
+        return isinstance(self.artifact.model.head.network, OwnNetwork)
 
     @property
     def block_rows(self) -> int:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -21,7 +22,7 @@ from torch import Tensor
 from stoker._version import __version__
 from stoker.serving.batching import Batcher, queue_length
 from stoker.serving.images import ImageReader
-from stoker.serving.limits import Guard, json_bytes
+from stoker.serving.limits import Guard, Receive, Scope, Send, json_bytes
 from stoker.serving.measures import CONTENT_TYPE, Measures
 from stoker.serving.oip_routes import add_oip_routes, counted_path
 from stoker.serving.openapi import PREDICT_HELP, describe
@@ -69,6 +70,7 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
             max_batch=settings.max_batch,
             max_wait=wait,
             max_queue=queue_length(model.reader.max_rows, settings.max_batch),
+            at_once=model.at_once,
             observe=measures.batch,
         )
         batcher.start()
@@ -148,11 +150,19 @@ def build_app(model: ServedModel, settings: ServeSettings, token: str | None = N
         content = resources.files("stoker.serving").joinpath("page", file).read_bytes()
         app.add_api_route(path, _static(content, kind), include_in_schema=False)
 
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        """Past the routing, and the reading of parameters, where there are none: they take as long as a prediction."""
+        if _is_plain(scope):
+            response = await predict(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(HTTPException, _of_starlette)
     app.add_exception_handler(RequestValidationError, _of_parameters)
     return Guard(
-        app,
+        serve,
         paths=_counted,
         max_body=settings.max_body,
         body_timeout=settings.body_timeout_s,
@@ -165,6 +175,7 @@ async def _files(request: Request, reader: ImageReader) -> list[tuple[str, bytes
     """The images of a request: its body, or the files of its form."""
     kind = _content_type(request)
     if kind == "multipart/form-data":
+        await _check_end(request)
         try:
             async with request.form(max_files=reader.max_rows, max_fields=reader.max_rows) as form:
                 uploads = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
@@ -175,6 +186,24 @@ async def _files(request: Request, reader: ImageReader) -> list[tuple[str, bytes
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [("image", await request.body())]
     raise _unsupported(kind, "image/png, image/jpeg or multipart/form-data")
+
+
+async def _check_end(request: Request) -> None:
+    """Make sure that a form has come to its end: the parser takes what is whole of one that was cut off.
+
+    Raises:
+        Problem: It has not.
+    """
+    boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
+    if boundary is not None and b"--%b--" % boundary not in await request.body():
+        raise Problem(422, "invalid-form", "body: must be a form with files, got one without its last boundary.")
+
+
+def _is_plain(scope: Scope) -> bool:
+    """Whether a request is for predictions, and asks for nothing besides."""
+    if scope["type"] != "http" or scope["path"] != "/predict":
+        return False
+    return scope["method"] == "POST" and not scope["query_string"]
 
 
 def _content_type(request: Request) -> str:

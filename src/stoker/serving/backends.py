@@ -55,10 +55,11 @@ class TorchBackend:
     name: Literal["torch"] = "torch"
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._model = run.artifact.model
+        self._outputs = run.standing()
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self._run.outputs(encoded_inputs(self._run.artifact.model, inputs))
+        return self._outputs(encoded_inputs(self._model, inputs))
 
 
 def open_backend(name: str, run: Run, *, folder: Path | None = None, tell: Tell = _silent) -> Backend:

@@ -3,13 +3,18 @@
 While a batch is computed the next one gathers, so that under load batches form by themselves; ``max_wait`` waits for
 more even if nothing is being computed. Requests of many rows are taken in parts, in turn with the others, so that they
 hold nobody up.
+
+A batch of few rows that takes less than a millisecond is computed within the event loop: to hand it to a thread and
+back takes longer. All requests that have come in by then are in it, since the loop looks at the queue last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +29,7 @@ from stoker.serving.problems import Problem
 __all__ = ["Batcher", "queue_length"]
 
 Tensors = dict[str, Tensor]
+_SOON = 1e-3  # seconds that the event loop may be held up
 
 
 @dataclass
@@ -61,6 +67,7 @@ class Batcher:
         max_batch: The most rows to compute at once.
         max_wait: Seconds to wait for more rows before a batch that is not full.
         max_queue: The most rows that may wait.
+        at_once: The most rows of a batch that the event loop computes itself, if those before took no millisecond.
         observe: Told of the rows of each batch.
     """
 
@@ -71,12 +78,15 @@ class Batcher:
         max_batch: int,
         max_wait: float = 0.0,
         max_queue: int = 100_000,
+        at_once: int = 0,
         observe: Callable[[int], object] = int,
     ) -> None:
         self._predict = predict
         self._max_batch = max_batch
         self._max_wait = max_wait
         self._max_queue = max_queue
+        self._at_once = at_once
+        self._usual = math.inf  # seconds that few rows take
         self._observe = observe
         self._jobs: deque[_Job] = deque()
         self._computing: list[_Job] = []
@@ -172,13 +182,23 @@ class Batcher:
     async def _compute(self, taken: list[tuple[_Job, Tensors]]) -> None:
         inputs = [part for _, part in taken]
         sizes = [len(next(iter(part.values()))) for part in inputs]
+        few = sum(sizes) <= self._at_once
         self._observe(sum(sizes))
 
         def compute() -> list[Tensor]:
-            return list(torch.split(self._predict(_together(inputs)), sizes))
+            began = time.perf_counter()
+            parts = list(torch.split(self._predict(_together(inputs)), sizes))
+            if few:  # at once no longer after one that was slow, and again after some that were not
+                self._usual = max(time.perf_counter() - began, 0.9 * self._usual if self._usual < math.inf else 0.0)
+            return parts
 
         try:
-            parts = await self._thread.call(compute)
+            if few and self._usual < _SOON:
+                parts = _here(compute)
+                if self._jobs:  # others than these may have something to do
+                    await asyncio.sleep(0)
+            else:
+                parts = await self._thread.call(compute)
         except Exception as error:
             if len(taken) > 1:  # the others shall not suffer for one
                 for one in taken:
@@ -238,6 +258,13 @@ def _fail(jobs: list[_Job], error: Exception) -> None:
     for job in jobs:
         if not job.future.done():
             job.future.set_exception(error)
+
+
+def _here(function: Callable[[], list[Tensor]]) -> list[Tensor]:
+    try:
+        return function()
+    except BaseException as error:
+        raise _handed_on(error) from None
 
 
 def _handed_on(error: BaseException) -> Exception:

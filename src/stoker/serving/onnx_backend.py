@@ -63,7 +63,11 @@ class OnnxBackend:
         return log_probabilities(numbers, classes[0]) if classes else numbers[:, None]
 
     def _block(self, block: Any) -> list[Any]:
-        found: list[Any] = self._session.run(self._outputs, {name: values.numpy() for name, values in block.items()})
+        given = {name: values.numpy() for name, values in block.items()}
+        try:
+            found: list[Any] = self._session.run(self._outputs, given)
+        except Exception as error:
+            raise _refused("ONNX Runtime must compute the run's export", " ".join(str(error).split())[:200]) from None
         return found
 
 

@@ -51,6 +51,11 @@ class ServedModel:
             assert run.artifact.columns is not None  # tables have them
             self.reader = RowReader(run.artifact.columns, max_rows or MAX_ROWS)
 
+    @property
+    def at_once(self) -> int:
+        """The most rows that the event loop may compute itself, if it is soon done; what is a user's own may hang."""
+        return 0 if self.run.is_own else self.run.block_rows
+
     def check_wanted(self, proba: bool, top_k: int | None) -> None:
         """Make sure that probabilities and the best classes are asked of a model that has them.
 

@@ -20,6 +20,8 @@ __all__ = ["PlainCmaEsSampler", "from_json", "to_json"]
 
 MOST_DIMENSIONS = 1000
 MOST_POPULATION = 100_000
+MOST_VALUES = 4 * MOST_DIMENSIONS**2  # two matrices, and what is small beside them
+MOST_LISTS = 8 * MOST_DIMENSIONS  # of which each takes sixty bytes of memory, be it two bytes long
 _COUNTS = {"_g": 1 << 40, "_n_max_resampling": 100 * MOST_DIMENSIONS}  # which do not follow from the dimensions
 
 
@@ -76,6 +78,8 @@ def from_json(text: str) -> cmaes.CMA:
     Raises:
         ConfigError: It is no such state.
     """
+    if text.count(",") > MOST_VALUES or text.count("[") + text.count("{") > MOST_LISTS:
+        raise _damaged("more numbers than such a state has")
     try:
         state = json.loads(text)
     except (ValueError, RecursionError):

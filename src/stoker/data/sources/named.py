@@ -6,6 +6,7 @@ torchvision (``torchvision/datasets/mnist.py``) state.
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
@@ -172,12 +173,17 @@ def _numbers(raw: bytes, path: Path, dtypes: Sequence[type[pl.DataType]]) -> lis
 
 def _member(path: Path, member: str) -> bytes:
     """The bytes of a file in a tar archive; nothing is unpacked onto the disk."""
+    data = _whole(path)
+    size = len(data)
     try:
+        if data[:2] == b"\x1f\x8b":  # unpacked to its end, where the checksum is, which tarfile does not read
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as whole:
+                data = unpacked(whole, size, str(path))
         with (
-            tarfile.open(fileobj=io.BytesIO(_whole(path))) as archive,
+            tarfile.open(fileobj=io.BytesIO(data)) as archive,
             archive.extractfile(member) or io.BytesIO() as file,
         ):
-            return unpacked(file, path.stat().st_size, str(path))
+            return unpacked(file, size, str(path))
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         reason = str(error).strip("\"'").partition("\n")[0] or type(error).__name__
         fix = "Delete it, and it is downloaded again."

@@ -186,7 +186,7 @@ def course(
         raise CheckpointError("checkpoint", "must say what it is of", str(stopped), "It is damaged.")
     refuse_difference(saved["job"], about["job"], "Go on with what it was begun with, or start anew.")
     try:
-        fix = "Go on where it was begun; or force it, and the numbers may come out otherwise."
+        fix = "Go on where it was begun; or force it (--force, force=True), and the numbers may come out otherwise."
         refuse_difference(saved["environment"], about["environment"], fix)
     except CheckpointError as error:
         if not checkpoints.force:

@@ -28,8 +28,37 @@ if TYPE_CHECKING:
 
 ON_TORCH = ("contract", "engines", "training", "models", "distributed", "book")
 """The rooms whose tests are run with each version of torch."""
-NEAR_TORCH = ("exporting", "jobs", "metrics", "runs", "serving", "sklearn", "tuning")
+NEAR_TORCH = ("exporting", "metrics", "runs", "sklearn")
 """Those whose quick tests are."""
+
+AT_LENGTH = (
+    "distributed/test_together.py::test_they_come_to_what_one_comes_to[sgd-three]",
+    "engines/test_standing.py::test_the_digest_of_a_form_does_not_depend_on_how_texts_are_hashed",
+    "exporting/test_export_cli.py::test_the_table_has_figures",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, bins",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, own, a number",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, wide-deep",
+    "exporting/test_export_files.py::test_optimizing_torchscript_leaves_less_to_do",
+    "exporting/test_import_weights.py::test_damage_by_chance_ends_in_an_error_of_ours_or_in_tensors[2]",
+    "reporting/test_report_page.py::test_thousands_of_columns_and_many_classes_are_bounded",
+    "serving/test_own_models_served.py::test_served_as_onnx_within_the_tolerance_of_the_export",
+    "serving/test_stopping.py::test_a_worker_that_cannot_start_ends_them_all",
+    "serving/test_stopping.py::test_workers_end_with_the_process_that_started_them",
+    "sklearn/test_sklearn_selection.py::test_a_search_in_two_processes_finds_what_one_process_finds",
+    "sklearn/test_sklearn_selection.py::test_on_digits_it_is_no_worse_than_scikit_learns_network",
+    "tuning/test_batched.py::test_a_batch_is_drawn_from_the_batches_before",
+    "tuning/test_batched.py::test_a_study_of_several_batches_is_repeatable",
+    "tuning/test_batched.py::test_trials_are_what_they_are_alone[adam-none]",
+    "tuning/test_killed_workers.py::test_a_lone_worker_that_is_killed_again_and_again",
+    "tuning/test_tune.py::test_each_sampler_goes_on_as_if_never_stopped",
+    "tuning/test_tune.py::test_other_pruners_give_up_what_is_hopeless",
+    "tuning/test_tune.py::test_two_processes_share_a_study",
+    "tuning/test_tune_killed.py::test_a_trial_goes_on_from_its_own_last_epoch",
+    "tuning/test_tune_killed.py::test_ctrl_c_leaves_a_study_that_goes_on",
+    "tuning/test_tune_killed.py::test_the_death_of_a_worker_is_made_good_by_the_command",
+    "tuning/test_tune_killed.py::test_workers_end_with_the_command_that_started_them",
+)
+"""What takes ten seconds and more, and is near to something that each run of the suite has: ``make test-long``."""
 
 
 FIRST = ("tuning", "chaos", "serving", "exporting")
@@ -41,6 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _room(item) not in FIRST)
     for item in items:
         room = _room(item)
+        if item.nodeid.removeprefix("tests/").startswith(AT_LENGTH):
+            item.add_marker(pytest.mark.long)
         if room in ON_TORCH or (room in NEAR_TORCH and item.get_closest_marker("slow") is None):
             item.add_marker(pytest.mark.torch)
 

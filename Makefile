@@ -7,7 +7,7 @@ BENCH_TORCH ?= pinned
 BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other. One process more than cores, for some wait for others.
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 7))')
-PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadfile --durations=20
+PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadfile --no-loadscope-reorder --durations=20
 
 .PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints clean
 

@@ -32,6 +32,7 @@ NEAR_TORCH = ("exporting", "metrics", "runs", "sklearn")
 """Those whose quick tests are."""
 
 AT_LENGTH = (
+    "cli/test_cli_report.py::test_doctor_for_real",
     "distributed/test_together.py::test_they_come_to_what_one_comes_to[sgd-three]",
     "engines/test_standing.py::test_the_digest_of_a_form_does_not_depend_on_how_texts_are_hashed",
     "exporting/test_export_cli.py::test_the_table_has_figures",

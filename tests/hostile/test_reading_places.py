@@ -68,7 +68,7 @@ KNOWN: dict[str, tuple[dict[str, int], str]] = {
     "serving/onnx_backend.py": ({"InferenceSession": 1}, "the same bytes, from memory, so that they can name no other file"),
     "tuning/refit.py": ({"read_json": 1, "read_text": 1, "json.loads": 1}, "study.json, README.md; copies"),
     "tuning/cmaes_state.py": ({"json.loads": 1}, "the state of a sampler in a study's storage"),
-    "tuning/storage.py": ({"make_url": 1}, "the URL that the user gives"),
+    "tuning/storage.py": ({"make_url": 2}, "the URL that the user gives"),
     "tuning/locks.py": ({"create_engine": 1}, "the storage that the user names"),
     "models/importing.py": ({"import_module": 1}, "the model that the user names, never a file"),
     # what Stoker made a moment ago, in a folder of its own

@@ -148,7 +148,7 @@ def answered(connection: socket.socket) -> tuple[str, str, dict[str, Any]]:
 
 def test_a_body_that_takes_too_long_is_refused_and_others_need_not_wait(grade_run: stoker.Run) -> None:
     head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-    with listening(app_of(grade_run, body_timeout_s=0.6)) as port:
+    with listening(app_of(grade_run, body_timeout_s=4.0)) as port:
         with (
             socket.create_connection(("127.0.0.1", port), timeout=20) as silent,
             socket.create_connection(("127.0.0.1", port), timeout=20) as dripping,
@@ -161,14 +161,14 @@ def test_a_body_that_takes_too_long_is_refused_and_others_need_not_wait(grade_ru
                 time.sleep(0.1)
             answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=TABLE_ROW, trust_env=False)
             assert answer.status_code == 200
-            assert time.monotonic() - began < 0.6, "before those were given up"
+            assert time.monotonic() - began < 4, "before those were given up"
             for connection in (silent, dripping):
                 status, headers, body = answered(connection)
                 assert status == "HTTP/1.1 408 Request Timeout"
                 assert "connection: close" in headers
                 assert body["code"] == "too-slow"
                 assert body["error"].startswith("body: must arrive within a minute or so, got a part of it.")
-            assert 0.5 < time.monotonic() - began < 10
+            assert 3.9 < time.monotonic() - began < 30
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     assert 'stoker_requests_total{method="POST",path="/predict",status="408"} 2' in text
 

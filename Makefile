@@ -37,8 +37,10 @@ test-long: $(VENV)/.installed $(VENV)/.fuzzes
 test-quick: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
+# LATEST_TESTS="torch and not long": the slow ones too, such as all samples of torch's operators.
+LATEST_TESTS ?= torch and not slow and not long
 test-latest: $(LATEST)/.installed
-	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "torch and not long"
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) -m "$(LATEST_TESTS)"
 
 # Trainings killed at random moments and resumed, beside ones that nobody killed. CHAOS_ARGS: such as '--kills 200 --seed 7'.
 test-chaos: $(VENV)/.installed

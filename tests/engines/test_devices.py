@@ -103,6 +103,15 @@ def test_the_device_is_the_one_that_torch_has(monkeypatch: pytest.MonkeyPatch) -
     assert seen[-1] == ("cuda", "true")
 
 
+@pytest.mark.usefixtures("fresh")
+def test_where_jax_was_told_to_have_no_cpu_training_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    def local_devices(backend: str) -> list[Any]:
+        raise RuntimeError(f"Unknown backend: {backend}")  # as with JAX_PLATFORMS=cuda
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    assert trained(mlp(), "compiled", optimizer="sgd").engine_reason == "eager: JAX has no cpu"
+
+
 def test_a_device_that_jax_lacks_is_named() -> None:
     assert device.lacking(torch.device("cpu")) is None
     if not torch.cuda.is_available():

@@ -13,7 +13,7 @@ from served_process import TABLE_ROW, Server, client
 from served_runs import fit_small, mixed
 
 import stoker
-from stoker.jobs.blocks import Standing
+from stoker.jobs.blocks import ReadyModel
 from stoker.jobs.prepare import encoded_inputs
 from stoker.serving.backends import open_backend
 from stoker.serving.served import ServedModel
@@ -78,7 +78,7 @@ def test_a_model_of_ones_own_is_called_as_ever(tmp_path: Any) -> None:
     )
     run = stoker.load(run.path, device="cpu", model=Restless)
     backend = open_backend("torch", run)
-    assert not isinstance(run.standing(), Standing)
+    assert not isinstance(run.ready(), ReadyModel)
     assert ServedModel(run, backend).at_once == 0, "it may hang, and the server would with it"
     raw = inputs_of(run, 3)
     torch.manual_seed(4)

@@ -1,8 +1,9 @@
 """Which weights a program keeps turned, ``[in, out]`` rather than torch's ``[out, in]``, from step to step.
 
-Products of small matrices take as long as their rows are long *and* as their rows begin where a processor's vectors
-may. Which of a weight's two dimensions had better be its rows follows from their lengths; the figures are in
-``docs/performance.md``. Only weights that nothing but products use are turned.
+How long a product of small matrices takes depends on how well a weight's rows fill the processor's registers, and on
+whether each begins at a multiple of so many numbers. So which of a weight's two dimensions had better be its rows
+follows from their lengths: a rule that was read off measurements (``docs/performance.md``). Only weights that nothing
+but products use are turned.
 """
 
 from __future__ import annotations

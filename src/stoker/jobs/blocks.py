@@ -5,7 +5,7 @@ differently in the last bits: a row alone, and the same row among a thousand, we
 networks. With one number of rows a row's outputs depended neither on its place nor on what filled the other places. So
 the last block is filled up with copies of its first row, and what they give is dropped.
 
-A server asks again and again: for it what a call makes ready is made ready once (:class:`Standing`).
+A server asks again and again: for it what a call makes ready is made ready once (:class:`ReadyModel`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stoker.training.device import deterministic_algorithms
 from stoker.training.memory import naming_batch_size
 from stoker.training.trainer import Trainer
 
-__all__ = ["Blocks", "Standing", "block_rows", "predict_in_blocks"]
+__all__ = ["Blocks", "ReadyModel", "block_rows", "predict_in_blocks"]
 
 Tensors = dict[str, Tensor]
 
@@ -91,7 +91,7 @@ def predict_in_blocks(trainer: Trainer, inputs: Tensors, rows: int) -> Any:
     return tree_map(lambda leaf: leaf[: blocks.n], outputs)
 
 
-class Standing:
+class ReadyModel:
     """:func:`predict_in_blocks` for who asks again and again: the same bits, sooner.
 
     The model is put into evaluation mode, and stays there. It must be one that takes these inputs and draws no random

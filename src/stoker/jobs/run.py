@@ -21,7 +21,7 @@ from stoker.data.schema import Schema
 from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
 from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
-from stoker.jobs.blocks import Standing, block_rows, predict_in_blocks
+from stoker.jobs.blocks import ReadyModel, block_rows, predict_in_blocks
 from stoker.jobs.config import FitConfig, split_seed
 from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
 from stoker.jobs.splitting import counted, in_source, split_images, split_table
@@ -290,14 +290,14 @@ class Run:
         outputs: Tensor = predict_in_blocks(self._predictor, inputs, self.block_rows)
         return outputs
 
-    def standing(self) -> Callable[[Tensors], Tensor]:
+    def ready(self) -> Callable[[Tensors], Tensor]:
         """:meth:`outputs` for who asks again and again: the same bits, sooner, and the model stays in evaluation mode.
 
         A model of your own may do as it likes when it is called, so that it is called as ever.
         """
         if self.is_own or self._predictor.autocast is not None:
             return self.outputs
-        return Standing(self._predictor, self.block_rows)
+        return ReadyModel(self._predictor, self.block_rows)
 
     @property
     def is_own(self) -> bool:

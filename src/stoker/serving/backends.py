@@ -56,7 +56,7 @@ class TorchBackend:
 
     def __init__(self, run: Run) -> None:
         self._model = run.artifact.model
-        self._outputs = run.standing()
+        self._outputs = run.ready()
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._outputs(encoded_inputs(self._model, inputs))

@@ -66,11 +66,10 @@ def _jax_device(device: torch.device) -> Any:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    if device.type == "cpu":
+    if device.type == "cpu" and devices:
         return devices[0]
     index: int | None = device.index  # torch: the one that is current
-    wanted = torch.cuda.current_device() if index is None else index
     for one in devices:
-        if one.local_hardware_id == wanted:
+        if one.local_hardware_id == (torch.cuda.current_device() if index is None else index):
             return one
     raise LoweringError("device", "must be one that JAX has", str(device), "Install JAX for it.")

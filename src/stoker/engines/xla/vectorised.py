@@ -41,7 +41,7 @@ class Vectorised:
         body, like = scan.program.body, shapes(scan.given(0, 0))
         if body is None:
             raise LoweringError("program", "must be one that was made in this process", "one that was saved")
-        with on(scan.program.signature.device):
+        with on(self._device):
             self._compiled = compiled(jax.jit(_all(body)).lower(*_given([like] * size)))
 
     def __call__(self, scans: Sequence[Scan], start: int, stop: int) -> list[list[float]]:

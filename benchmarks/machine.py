@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,20 @@ def described(now: datetime) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def committed(folder: Path) -> str:
+    """The commit that a working tree is at, and whether it has changes beside; empty where there is no git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _processor() -> str:

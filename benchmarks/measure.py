@@ -105,8 +105,8 @@ def measured(spec: Spec, folder: Path) -> Measurement:
 
     Returns:
         ``skipped`` with a reason; or ``epochs_s``: seconds of each epoch, the first from the call; ``total_s``: of the
-        whole call; ``memory_mb``: this process's peak above the imports, or ``None``; ``loss``; ``steps``: of an
-        epoch; ``note``.
+        whole call; ``memory_mb``: this process's peak above the imports, and ``process_mb``: with them, or ``None``;
+        ``loss``; ``steps``: of an epoch; ``note``.
     """
     job, side = JOBS[spec.job], SIDES[spec.side]
     try:
@@ -133,6 +133,7 @@ def measured(spec: Spec, folder: Path) -> Measurement:
         "epochs_s": epochs,
         "total_s": total,
         "memory_mb": None if peak is None or baseline is None else peak - baseline,
+        "process_mb": peak,
         "loss": mean_loss(job, *_outputs(result, data)),
         "steps": -(-len(data) // spec.batch_size),
         "note": result.note,

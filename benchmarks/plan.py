@@ -11,6 +11,8 @@ from benchmarks.sides import SIDES, Side
 BATCH_SIZES = (256, 1024, 4096)  # of California, besides its own 32
 STOKER = ("stoker-auto", "stoker-compiled", "stoker-eager")
 BY_HAND = ("jax", "resident", "loop")
+CORE = (*STOKER, "jax", "loop")  # whose ratios are wanted: called at every length, and in several rounds
+ROUNDED = ("california", "fashion", "cnn")  # the jobs of those ratios, with their own batches and one thread
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Setting:
         sides: Who takes part, by name.
         rows: The first of the data; ``None`` for all.
         lengths: Epochs of the calls that are measured.
+        rounds: At most.
     """
 
     job: str
@@ -31,7 +34,8 @@ class Setting:
     threads: int
     sides: tuple[str, ...]
     rows: int | None = None
-    lengths: tuple[int, ...] = (1, 20, 200)
+    lengths: tuple[int, ...] = (1, 20, 200, 500)
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Limits:
         timeout_s: Seconds after which a process is ended.
     """
 
-    steady_s: float = 60.0
-    longest_s: float = 20.0
+    steady_s: float = 6.0
+    longest_s: float = 15.0
     timeout_s: float = 900.0
 
 
@@ -58,15 +62,23 @@ def takes_part(side: Side, job: str) -> bool:
     return JOBS[job].kind in side.kinds and (not side.jobs or job in side.jobs)
 
 
-def full(threads: Iterable[int] = (1, 2)) -> list[Setting]:
-    """All jobs with all sides that can train them, and California with larger batches."""
+def full(threads: Iterable[int] = (1, 2), rounds: int = 3) -> list[Setting]:
+    """All jobs with all sides that can train them, and California with larger batches.
+
+    Args:
+        threads: Numbers of threads.
+        rounds: Of the tables whose ratios are wanted; the others have one.
+    """
     settings = []
     for count in threads:
-        for job in JOBS.values():
-            sides = tuple(name for name, side in SIDES.items() if takes_part(side, job.name))
-            settings.append(Setting(job.name, job.batch_size, count, sides))
-        larger = tuple(name for name, side in SIDES.items() if takes_part(side, "california"))
-        settings += [Setting("california", size, count, larger) for size in BATCH_SIZES]
+        tables = [(job.name, job.batch_size) for job in JOBS.values()]
+        for job, size in [*tables, *(("california", size) for size in BATCH_SIZES)]:
+            several = rounds if count == 1 and job in ROUNDED else 1
+            sides = [name for name, side in SIDES.items() if takes_part(side, job)]
+            core = tuple(name for name in sides if name in CORE)
+            others = tuple(name for name in sides if name not in CORE)
+            settings.append(Setting(job, size, count, core, rounds=several))
+            settings.append(Setting(job, size, count, others, lengths=(FEWEST, 20)))
     return settings
 
 

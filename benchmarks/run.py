@@ -1,8 +1,8 @@
 """Stoker beside its peers, in one run: each measurement in a process of its own, the sides in turn.
 
-    make bench                   # all of it, hours on two cores; then the report
+    make bench                   # all of it, about an hour on two cores; then the report
     make bench-quick             # in small, minutes
-    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--repeats 3] ...
+    python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--rounds 3] ...
     python -m benchmarks.run --after benchmarks/results/latest.json --jobs lstm --keep     # added to what there is
 
 Results go to ``benchmarks/results/<date>.json`` after each measurement, so that a run that is ended has those so far.
@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
@@ -23,7 +24,7 @@ from typing import Any
 
 from benchmarks import plan, report
 from benchmarks.jobs import JOBS
-from benchmarks.machine import described
+from benchmarks.machine import committed, described
 from benchmarks.measure import ROOT, Measurement, Spec, measure
 from benchmarks.plan import Limits, Setting
 from benchmarks.sides import SIDES
@@ -32,7 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def in_turn(
-    settings: Iterable[Setting], repeats: int, limits: Limits, measure_one: Callable[[Spec], Measurement]
+    settings: Iterable[Setting], limits: Limits, measure_one: Callable[[Spec], Measurement]
 ) -> Iterable[Measurement]:
     """Measure table after table; within one, round after round; within a round, side after side.
 
@@ -40,7 +41,7 @@ def in_turn(
     """
     for setting in settings:
         calls: dict[str, list[int]] = {}
-        for turn in range(repeats):
+        for turn in range(setting.rounds):
             for side in setting.sides:
                 one = partial(_call, setting, side, turn, measure_one)
                 if turn:
@@ -104,7 +105,7 @@ def continued(earlier: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         if before[name] != about[name]:
             raise ValueError(f"its {name} must be this run's, {about[name]}, got {before[name]}. Measure all anew.")
     return {
-        "about": {**before, "repeats": min(before["repeats"], about["repeats"])},
+        "about": {**before, "runs": [*before["runs"], *about["runs"]]},
         "missing": dict(earlier["missing"]),
         "measurements": list(earlier["measurements"]),
     }
@@ -133,18 +134,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=_names(JOBS, "job"), default=[], help="with commas between; all by default")
     parser.add_argument("--sides", type=_names(SIDES, "side"), default=[], help="likewise")
     parser.add_argument("--threads", type=_counts, default=[], help="likewise; 1,2 by default, 1 with --quick")
-    parser.add_argument("--repeats", type=int, default=0, help="rounds; 3 by default, 1 with --quick")
+    parser.add_argument("--rounds", type=int, default=3, help="of the tables whose ratios are wanted; 3 by default")
     parser.add_argument("--steady", type=float, default=Limits.steady_s, help="seconds at most to see steady steps")
     parser.add_argument("--longest", type=float, default=Limits.longest_s, help="seconds at most of the longest calls")
     parser.add_argument("--after", type=Path, help="results to which these are added: of the same machine and versions")
     parser.add_argument("--keep", action="store_true", help="as latest.json too, which is committed; then the report")
     asked = parser.parse_args(arguments)
     threads = asked.threads or ([1] if asked.quick else [1, 2])
-    settings = plan.chosen((plan.quick if asked.quick else plan.full)(threads), asked.jobs, asked.sides)
+    settings = plan.quick(threads) if asked.quick else plan.full(threads, asked.rounds)
+    settings = plan.chosen(settings, asked.jobs, asked.sides)
     limits = Limits(steady_s=asked.steady, longest_s=asked.longest)
-    repeats = asked.repeats or (1 if asked.quick else 3)
-    now = datetime.now().astimezone()
-    about = {**described(now), "quick": asked.quick, "repeats": repeats, "limits": vars(limits)}
+    began, now = time.perf_counter(), datetime.now().astimezone()
+    about = {**described(now), "quick": asked.quick}
+    about["runs"] = [{"date": about["date"], "commit": committed(ROOT), "limits": vars(limits), "seconds": 0.0}]
+    about["runs"][0] |= {"jobs": asked.jobs, "sides": asked.sides, "threads": threads}
     results: dict[str, Any] = {"about": about, "missing": {}, "measurements": []}
     if asked.after is not None:
         try:
@@ -162,8 +165,9 @@ def main(arguments: list[str] | None = None) -> None:
         present = [setting for setting in settings if setting.job not in missing]
         measured = {setting.job for setting in present} | {one["job"] for one in results["measurements"]}
         results["missing"] = {job: reason for job, reason in results["missing"].items() if job not in measured}
-        for result in in_turn(present, repeats, limits, lambda spec: measure(spec, folder, limits.timeout_s)):
+        for result in in_turn(present, limits, lambda spec: measure(spec, folder, limits.timeout_s)):
             results["measurements"].append(result)
+            results["about"]["runs"][-1]["seconds"] = round(time.perf_counter() - began, 1)
             file.write_text(json.dumps(results, indent=1) + "\n")
             print(told(result), flush=True)
     file.write_text(json.dumps(results, indent=1) + "\n")
@@ -171,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
         report.LATEST.write_text(json.dumps(results, indent=1) + "\n")
         report.write(results)
     print("\n" + report.page(results))
-    print(f"{file.relative_to(ROOT)}: all measurements")
+    print(f"{file.relative_to(ROOT)}: all measurements, in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from benchmarks.jobs import JOBS
 from benchmarks.plan import FEWEST, predicted
 
-LENGTHS = (1, 20, 200)
+LENGTHS = (1, 20, 200, 500)
 # A final loss that differs from the median of all sides by more than this part of it, and by more than so much, is far
 # from the others'. What differs by less may have had its batches in another order.
 FAR, FAR_AT_LEAST = 0.25, 0.05
@@ -52,6 +52,7 @@ class Figures:
         step_us: Of a steady step.
         totals: By number of epochs; of :data:`LENGTHS`, and of those that were measured.
         memory_mb: Peak above the imports.
+        process_mb: Peak of the whole process.
         loss: After as many epochs as the side's longest call that all sides made.
         loss_is_far: From the others' (:data:`FAR`).
         note: What the side says about how it trained, from its longest call.
@@ -64,6 +65,7 @@ class Figures:
     step_us: float | None = None
     totals: Mapping[int, Total] | None = None
     memory_mb: float | None = None
+    process_mb: float | None = None
     loss: float | None = None
     loss_is_far: bool = False
     note: str = ""
@@ -137,7 +139,7 @@ def _rows(sides: Mapping[str, Sequence[Measurement]]) -> list[Figures]:
             rows.append(Figures(side, absent=absent[0]))
             continue
         totals = {epochs: total(calls, epochs) for epochs in sorted({*LENGTHS, *(m["epochs"] for m in calls)})}
-        memory = [m["memory_mb"] for m in calls if m["memory_mb"] is not None]
+        memory, process = ([m[name] for m in calls if m.get(name) is not None] for name in ("memory_mb", "process_mb"))
         loss = losses.get(side)
         failed = [f"a call of {m['epochs']} epochs failed: {m['failed']}" for m in made if "failed" in m]
         rows.append(
@@ -146,7 +148,8 @@ def _rows(sides: Mapping[str, Sequence[Measurement]]) -> list[Figures]:
                 first_s=statistics.median(m["epochs_s"][0] for m in calls),
                 step_us=step_us(calls),
                 totals={epochs: seconds for epochs, seconds in totals.items() if seconds is not None},
-                memory_mb=max(memory) if memory else None,
+                memory_mb=max(memory, default=None),
+                process_mb=max(process, default=None),
                 loss=loss,
                 loss_is_far=loss is not None and not abs(loss - middle) <= max(FAR * middle, FAR_AT_LEAST),
                 rounds=len({m["round"] for m in calls}),

@@ -16,6 +16,7 @@ def call(
     loss: float = 0.3,
     threads: int = 1,
     batch_size: int = 32,
+    process_mb: float | None = 300.0,
 ) -> dict[str, Any]:
     return {
         "job": job,
@@ -28,6 +29,7 @@ def call(
         "epochs_s": [first_s, *[steady_s] * (epochs - 1)],
         "total_s": first_s + (epochs - 1) * steady_s + 0.001,
         "memory_mb": 50.0,
+        "process_mb": process_mb,
         "loss": loss,
         "steps": 100,
         "note": f"{side.removeprefix('stoker-')}: as asked" if side.startswith("stoker") else "",
@@ -58,8 +60,18 @@ def results() -> dict[str, Any]:
             "system": "Linux",
             "python": "3.11.1",
             "versions": {"torch": "2.13.0", "torchvision": None},
-            "repeats": 3,
             "quick": False,
+            "runs": [
+                {
+                    "date": "2026-01-02T03:04+00:00",
+                    "commit": "abc1234",
+                    "limits": {"steady_s": 6.0, "longest_s": 15.0, "timeout_s": 900.0},
+                    "seconds": 3000.0,
+                    "jobs": [],
+                    "sides": [],
+                    "threads": [1],
+                }
+            ],
         },
         "missing": {"flights": "no flights.csv in $STOKER_DATA"},
         "measurements": measurements,

@@ -47,6 +47,15 @@ def test_twenty_epochs_are_to_be_finished_sooner_than_eagerly() -> None:
     assert found(*calls)[f"{start}Stoker, auto sooner than Stoker, eager"].met is False
 
 
+def test_memory_is_that_of_the_whole_process() -> None:
+    eager = call("stoker-eager", 20, 1.0, 0.1, process_mb=500.0)
+    what = "california: peak memory of the process, compiled beside eager"
+    bar = found(eager, call("stoker-compiled", 20, 1.0, 0.1, process_mb=600.0))[what]
+    assert (bar.wanted, bar.measured, bar.met) == ("≤ 1.2 ×", "1.20 × (600 and 500 MB)", True)
+    assert found(eager, call("stoker-compiled", 20, 1.0, 0.1, process_mb=601.0))[what].met is False
+    assert found(eager, call("stoker-compiled", 20, 1.0, 0.1, process_mb=None))[what].met is None
+
+
 def auto(auto_s: float, eager: tuple[float, float], compiled_s: float) -> tuple[bool | None, bool | None]:
     calls = [call("stoker-auto", 1, auto_s, 0.0), call("stoker-compiled", 1, compiled_s, 0.0)]
     calls += [call("stoker-eager", 1, seconds, 0.0) for seconds in eager]

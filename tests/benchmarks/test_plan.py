@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bars import RATIOS
 from benchmarks.jobs import JOBS
 from benchmarks.measure import Spec
 from benchmarks.plan import FEWEST, Limits, Setting, chosen, epochs_that_fit, full, next_call, predicted, quick
@@ -15,7 +16,11 @@ LIMITS = Limits(steady_s=100.0, longest_s=20.0)
 
 
 def test_every_job_is_run_by_every_side_that_can_with_one_and_two_threads() -> None:
-    own = {(s.job, s.threads): s.sides for s in full() if s.batch_size == JOBS[s.job].batch_size}
+    own: dict[tuple[str, int], list[str]] = {}
+    for s in full():
+        if s.batch_size == JOBS[s.job].batch_size:
+            own.setdefault((s.job, s.threads), []).extend(s.sides)
+    assert all(len(sides) == len(set(sides)) for sides in own.values())
     assert set(own) == {(job, threads) for job in JOBS for threads in (1, 2)}
     assert set(own["fashion", 1]) == set(SIDES)
     assert set(SIDES) - set(own["california", 2]) == {"transforms"}
@@ -28,6 +33,14 @@ def test_california_is_run_with_larger_batches() -> None:
     }
 
 
+def test_what_the_wanted_ratios_are_of_is_measured_in_several_rounds() -> None:
+    several = [s for s in full(rounds=5) if s.rounds > 1]
+    assert {s.rounds for s in several} == {5}
+    ratios = {(ratio.job, side) for ratio in RATIOS for side in (ratio.ours, ratio.other)} - {("fashion", "transforms")}
+    assert ratios <= {(s.job, side) for s in several for side in s.sides if s.batch_size == JOBS[s.job].batch_size}
+    assert {s.threads for s in several} == {1}
+
+
 def test_the_quick_plan_has_every_job_with_stokers_choice() -> None:
     assert {s.job for s in quick()} == set(JOBS)
     assert {s.job for s in quick() if "stoker-auto" in s.sides} == set(JOBS)
@@ -37,6 +50,7 @@ def test_some_jobs_and_sides_are_chosen() -> None:
     kept = chosen(full([1]), ["california"], ["loop", "transforms"])
     assert {s.job for s in kept} == {"california"}
     assert {s.sides for s in kept} == {("loop",)}
+    assert {s.lengths for s in chosen(full([1]), [], ["skorch"])} == {(FEWEST, 20)}
     assert chosen(full([1]), ["cnn"], ["scikit-learn"]) == []
 
 
@@ -82,7 +96,8 @@ def trainings(first_s: float, steady_s: float) -> tuple[list[Spec], Callable[[Sp
 
 def test_sides_take_turns_and_what_is_skipped_is_not_tried_again() -> None:
     seen, one = trainings(1.0, 0.01)
-    results = list(in_turn([Setting("fashion", 32, 1, ("loop", "transforms"))], 2, LIMITS, one))
+    setting = Setting("fashion", 32, 1, ("loop", "transforms"), lengths=(1, 20, 200), rounds=2)
+    results = list(in_turn([setting], LIMITS, one))
     assert [(s.round, s.side, s.epochs) for s in seen] == [
         (0, "loop", 1),
         (0, "loop", 20),
@@ -97,17 +112,19 @@ def test_sides_take_turns_and_what_is_skipped_is_not_tried_again() -> None:
 
 def test_a_closer_look_is_not_repeated() -> None:
     seen, one = trainings(9.0, 1.0)
-    list(in_turn([Setting("cnn", 32, 1, ("loop",))], 2, LIMITS, one))
+    list(in_turn([Setting("cnn", 32, 1, ("loop",), rounds=2)], LIMITS, one))
     assert [(s.round, s.epochs) for s in seen] == [(0, 1), (0, FEWEST), (0, 20), (1, 1), (1, 20)]
 
 
-ABOUT = {"cpu": "a", "cores": 2, "system": "b", "python": "3", "versions": {"torch": "2"}, "quick": False, "repeats": 3}
+ABOUT = {"cpu": "a", "cores": 2, "system": "b", "python": "3", "versions": {"torch": "2"}, "quick": False}
+RUN = {"date": "then", "jobs": ["cnn"]}
 
 
 def test_results_are_added_to_earlier_ones_of_the_same_machine() -> None:
-    earlier = {"about": {**ABOUT, "date": "then"}, "missing": {"flights": "no file"}, "measurements": [{"job": "cnn"}]}
-    found = continued(earlier, {**ABOUT, "date": "now", "repeats": 1})
-    assert found["about"] == {**ABOUT, "date": "then", "repeats": 1}
+    about = {**ABOUT, "date": "then", "runs": [RUN]}
+    earlier = {"about": about, "missing": {"flights": "no file"}, "measurements": [{"job": "cnn"}]}
+    found = continued(earlier, {**ABOUT, "date": "now", "runs": [{"date": "now", "jobs": ["lstm"]}]})
+    assert found["about"] == {**ABOUT, "date": "then", "runs": [RUN, {"date": "now", "jobs": ["lstm"]}]}
     assert found["missing"] == {"flights": "no file"}
     found["measurements"].append({"job": "lstm"})
     assert earlier["measurements"] == [{"job": "cnn"}]

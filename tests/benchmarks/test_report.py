@@ -16,6 +16,17 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     page = report.page(results())
     assert "Measured 2026-01-02T03:04+00:00 on Some Processor, 2 cores, Linux, Python 3.11.1." in page
     assert "torch 2.13.0. Without torchvision." in page
+    assert "One run: 2026-01-02T03:04+00:00, commit abc1234, 50 minutes." in page
+
+
+def test_figures_of_several_runs_are_said_to_be_so() -> None:
+    changed = results()
+    (first,) = changed["about"]["runs"]
+    changed["about"]["runs"].append({**first, "jobs": ["cnn"], "sides": ["jax", "loop"], "commit": ""})
+    page = report.page(changed)
+    assert "Not one run but 2: " in page
+    assert "commit unknown, 50 minutes (jobs cnn; sides jax, loop; threads 1)" in page
+    assert ", in 2 runs. All of it" in report.short(changed)
 
 
 def test_a_table_has_a_row_for_each_side_the_fastest_first() -> None:
@@ -30,8 +41,8 @@ def test_a_table_has_a_row_for_each_side_the_fastest_first() -> None:
         "**Stoker, eager**",
         "PyTorch by hand, DataLoader",
     ]
-    # µs per step, first epoch, 1, 20 and 200 epochs, memory, loss
-    assert rows[0][1:] == ["20.0", "1.10", "1.10", "1.14", "~1.50", "50", "0.3000"]
+    # µs per step, first epoch, 1, 20, 200 and 500 epochs, memory, loss
+    assert rows[0][1:] == ["20.0", "1.10", "1.10", "1.14", "~1.50", "~2.10", "50", "0.3000"]
 
 
 def test_the_page_says_what_is_missing_and_why() -> None:
@@ -77,6 +88,7 @@ def test_a_quick_run_says_that_it_is_one() -> None:
 
 def test_the_short_table_has_ratios_to_the_compiled_engine() -> None:
     assert "| PyTorch by hand, DataLoader | 600 | 30.00 | 600 | 30.00 |" in report.short(results())
+    assert "; Some Processor, torch 2.13.0, 2026-01-02. All of it" in report.short(results())
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:

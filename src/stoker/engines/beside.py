@@ -139,6 +139,7 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
     os.environ.setdefault("NPROC", str(threads))  # but the program is for as many
     result: tuple[str | None, float, Any]
     try:
+        from stoker.engines.rehearsal import Rehearsal
         from stoker.engines.takeover import captured_step, measured_pace
         from stoker.engines.xla.program import Program, saved_program
         from stoker.engines.xla.scan import Data
@@ -147,7 +148,7 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
         captured, like = captured_step(step, state, plan, data)
         saved = saved_program(captured, like)
         # Compiled from what is sent, so that the training finds it in the cache.
-        program = Program.loaded(saved, like)
+        program = Rehearsal(captured, step, state, plan, data).passed(Program.loaded(saved, like))
         result = None, measured_pace(program, step, state, plan, data), saved
     except Exception as error:
         result = refusal_of(error), 0.0, None
@@ -165,19 +166,26 @@ class _Here:
         try:
             # This may fail, and comes before JAX is imported.
             captured = None if key in PROGRAMS else capture(step, state, *plan.window(step, 0)[0])
+            from stoker.engines.rehearsal import Rehearsal
             from stoker.engines.takeover import measured_pace
             from stoker.engines.xla.program import Program
             from stoker.engines.xla.scan import Data, arguments_like
 
             data = Data.of(plan.source)
-            like = () if captured is None else (captured, arguments_like(step, state, plan, data, captured.scalars))
+            if captured is not None:  # the state as it is now: a thread would see it change
+                like = arguments_like(step, state, plan, data, captured.scalars)
+                rehearsal = Rehearsal(captured, step, state, plan, data)
         except Exception as error:
             self._made = Made(idle, known, refusal_of(error))
             return
 
+        def make() -> Any:
+            assert captured is not None  # or there is one
+            return rehearsal.passed(Program.of(captured, like))
+
         def work() -> None:
             try:
-                program = PROGRAMS.get_or_make(key, lambda: Program.of(*like))
+                program = PROGRAMS.get_or_make(key, make)
                 pace = measured_pace(program, step, state, plan, data)
                 self._made = Made(idle, known, None, pace, program=program)
             except Exception as error:

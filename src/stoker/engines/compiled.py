@@ -27,7 +27,7 @@ from stoker.engines.takeover import (
     Advance,
     Attempt,
     alone,
-    captured_step,
+    compared_program,
     first_updates,
     real_update,
     reopened,
@@ -36,7 +36,6 @@ from stoker.engines.takeover import (
 )
 from stoker.engines.together import Lane
 from stoker.engines.xla.device import lacking
-from stoker.engines.xla.program import Program
 from stoker.engines.xla.scan import AnotherUpdateError, Data
 
 __all__ = ["CompiledEngine"]
@@ -165,7 +164,7 @@ class CompiledEngine:
             state = State.of(step, idle)
             known = form(step, plan.source, state)
             program = PROGRAMS.get_or_make(
-                sameness(step, plan, state), lambda: Program.of(*captured_step(step, state, plan, data))
+                sameness(step, plan, state), lambda: compared_program(step, state, plan, data)
             )
         except Exception as error:  # whatever keeps a program from being made; the step itself was made
             return Attempt(idle, known, refusal=refusal_of(error))

@@ -8,18 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import torch
-from torch import Tensor
-
 from stoker.data.resident import ResidentBatches
 from stoker.engines.capture import Captured, State, capture, refusal_of
 from stoker.engines.eager import eager_step
-from stoker.engines.fidelity import far
 from stoker.engines.plan import COMPARED, Plan, current_state, form, form_digest
+from stoker.engines.rehearsal import Came, Rehearsal, difference
 from stoker.engines.standing import Standing
 from stoker.engines.step import EpochOutcome, Step, Watch
-from stoker.engines.xla.crossing import to_torch
-from stoker.engines.xla.program import Arguments, Program, Signature, saved_program
+from stoker.engines.xla.program import Arguments, Program, saved_program
 from stoker.engines.xla.scan import Data, Scan, arguments_like
 from stoker.errors import CheckpointError
 
@@ -28,6 +24,7 @@ __all__ = [
     "Attempt",
     "alone",
     "captured_step",
+    "compared_program",
     "first_updates",
     "measured_pace",
     "real_update",
@@ -97,6 +94,23 @@ def captured_step(step: Step, state: State, plan: Plan, data: Data) -> tuple[Cap
     """
     captured = capture(step, state, *plan.window(step, 0)[0])
     return captured, arguments_like(step, state, plan, data, captured.scalars)
+
+
+def compared_program(step: Step, state: State, plan: Plan, data: Data) -> Program:
+    """Capture a step, and make a program of it; of one that draws noise, its first updates are compared.
+
+    Args:
+        step: The step.
+        state: As it is now.
+        plan: Any epoch over the data.
+        data: The data as arrays.
+
+    Raises:
+        CaptureError: The step cannot be traced, operators have no lowering, or the program computes something else.
+        LoweringError: A lowering does not do what is asked of it.
+    """
+    captured, like = captured_step(step, state, plan, data)
+    return Rehearsal(captured, step, state, plan, data).passed(Program.of(captured, like))
 
 
 def stood(attempt: Attempt, blank: Standing, form: str | None = None) -> Standing:
@@ -181,13 +195,14 @@ def first_updates(
     """Make real updates, and the same by the program on a copy of the state.
 
     Noise is drawn anew in each, so that of updates with dropout nothing but the loss's being finite can be compared
-    here; their graph was compared when it was captured.
+    here. Their graph was compared with the step when it was captured, and the program with the graph, under the noise
+    that it draws itself, when it was made; see :class:`stoker.engines.rehearsal.Rehearsal`.
 
     Returns:
         The attempt; without its program if that differs by more than rounding. ``None`` if the epoch was ended.
     """
     assert attempt.program is not None
-    state = State.of(step, attempt.idle)
+    state, signature = State.of(step, attempt.idle), attempt.program.signature
     before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
     scan = Scan(attempt.program, step, state, plan, data, seed)
     start, losses = outcome.steps, list[float]()
@@ -199,49 +214,13 @@ def first_updates(
         found = scan.made(start, start + COMPARED)
     except Exception as error:  # whatever keeps a program from being run; the real steps were made
         return replace(attempt, program=None, refusal=refusal_of(error))
-    refusal = _difference(scan, state, before, found, losses, attempt.program.signature)
-    return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
-
-
-def _difference(
-    scan: Scan, state: State, before: dict[str, Any], found: list[float], wanted: list[float], signature: Signature
-) -> str | None:
-    """How a program's updates differ from the real ones beyond rounding; ``None`` if they do not."""
-    if signature.draws:
+    if signature.draws:  # as many as were compared when it was made
         bad = [loss for loss in found if not math.isfinite(loss)]
-        return f"the compiled step's loss is {bad[0]}" if bad else None
-    half = signature.half  # then a product's last bits are those of its kernel, of 8
-    for mine, theirs in zip(found, wanted, strict=True):
-        if not math.isclose(mine, theirs, rel_tol=1e-2 if half else 1e-4, abs_tol=1e-6):
-            return f"the compiled step's loss is {mine:.6g}, not {theirs:.6g}"
-    gradients = {name: parameter.grad for name, parameter in state.parameters.items()}
-    largest = max((float(g.abs().max()) for g in gradients.values() if g is not None and g.numel()), default=0.0)
-    for (name, parameter), array in zip(state.parameters.items(), scan.carry[0], strict=True):
-        gradient, old = gradients[name], before[name]
-        if gradient is None:
-            return f"{name} got no gradient in a later step"
-        change, moved = parameter.detach() - old, to_torch(array) - old
-        # An optimizer that divides by a gradient's size makes steps of rounding errors where it should be zero.
-        real = gradient.abs() > (0.05 if half else 1e-4) * largest
-        least = 1e-5 * float(old.abs().max() + 1e-3) if old.numel() else 0.0
-        if not _same_moves(moved[real], change[real], least, half):
-            return f"the compiled step moves {name} otherwise than the eager one"
-    for (name, buffer), array in zip(scan.step.model.named_buffers(), scan.carry[1], strict=True):
-        if far(to_torch(array), buffer.detach(), half=half):
-            return f"the compiled step leaves another {name} than the eager one"
-    return None
-
-
-def _same_moves(mine: Tensor, theirs: Tensor, least: float, half: bool) -> bool:
-    """Whether a parameter's elements moved alike.
-
-    In half precision a unit that is at its activation's kink may be on either side of it, by the last of 8 bits, and
-    sums of terms of both signs keep fewer bits than that; so single elements differ by any ratio, and all of them
-    together by some hundredths of their norm.
-    """
-    if not half:
-        return torch.allclose(mine, theirs, rtol=1e-2, atol=least)
-    return float((mine - theirs).norm()) <= 0.1 * float(theirs.norm()) + least * math.sqrt(theirs.numel())
+        refusal = f"the compiled step's loss is {bad[0]}" if bad else None
+    else:
+        buffers = dict(step.model.named_buffers())
+        refusal = difference(scan.carry, found, Came(losses, before, state.parameters, buffers), half=signature.half)
+    return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
 
 
 def run_epoch(

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from stoker.jobs.explain import explain
     from stoker.jobs.fit import fit
     from stoker.jobs.inspect import Inspection, inspect
+    from stoker.jobs.predictions import Predictions
     from stoker.jobs.resume import resume
-    from stoker.jobs.run import Predictions, Run, load
+    from stoker.jobs.run import Run, load
     from stoker.models.layers import Dense, ResidualBlock
     from stoker.models.numeric import PeriodicEmbedding, PiecewiseLinearEmbedding
     from stoker.models.wide_deep import WideAndDeep
@@ -105,7 +106,7 @@ _PLACES = {
     "MeanCrossEntropy": "stoker.training.criteria",
     "PeriodicEmbedding": "stoker.models.numeric",
     "PiecewiseLinearEmbedding": "stoker.models.numeric",
-    "Predictions": "stoker.jobs.run",
+    "Predictions": "stoker.jobs.predictions",
     "ResidentBatches": "stoker.data.resident",
     "ResidualBlock": "stoker.models.layers",
     "Run": "stoker.jobs.run",

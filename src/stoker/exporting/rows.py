@@ -15,12 +15,10 @@ from stoker.data.cells import missing_mask
 from stoker.data.columns import MISSING, UNKNOWN, Columns
 from stoker.data.dataset import DataSet, ImageSet, Table
 from stoker.data.encoder import TableEncoder
-from stoker.data.sources import load as load_source
 from stoker.data.target import drop_missing_target, encode_target
-from stoker.errors import DataError, SourceNotFoundError, StokerError
-from stoker.jobs.config import split_seed
+from stoker.errors import StokerError
 from stoker.jobs.run import Run
-from stoker.jobs.splitting import split_images, split_table
+from stoker.jobs.run_data import RunData
 from stoker.models.inputs import ImageSpec
 from stoker.randomness import derive_seed
 
@@ -66,65 +64,26 @@ def real_rows(run: Run, source: Any = None) -> Real:
         SourceNotFoundError: The source is not there.
         DataError: The source cannot be used, or is not what it was.
     """
+    own = RunData(run.path, run.config, run.record, run.artifact, "export", "Name rows: --rows SOURCE.")
     if source is not None:
-        data = _load(run, source)
+        data = own.load(source)
         held = data.test if data.test is not None else data.frame if isinstance(data, Table) else data
         training: tuple[Tensors | None, Tensor | None] = None, None
         with suppress(StokerError):  # which may be gone: why others are named
-            training = _tensors(run, _splits(run)[0]["train"])[:2]
+            training = _tensors(run, _rows(own.splits()["train"].data))[:2]
         inputs, targets, places = _tensors(run, held)
         numbers = places if data.test is None else None
         return Real(data.provenance.origin, "rows", inputs, targets, *training, numbers)
-    found, numbers_of = _splits(run)
+    found = own.splits()
     name = next(name for name in ("test", "valid", "train") if name in found)
-    inputs, targets, places = _tensors(run, found[name])
+    inputs, targets, places = _tensors(run, _rows(found[name].data))
     origin = run.record.sources[name if name in run.record.sources else "train"].origin
-    numbers = torch.from_numpy(numbers_of[name])[places]
-    return Real(origin, name, inputs, targets, *_tensors(run, found["train"])[:2], numbers)
+    numbers = torch.from_numpy(found[name].rows)[places]
+    return Real(origin, name, inputs, targets, *_tensors(run, _rows(found["train"].data))[:2], numbers)
 
 
-def _splits(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows of each split, as they were in training, and which of their source they are, from 0.
-
-    Raises:
-        SourceNotFoundError: A source is not there.
-        DataError: It is not what it was.
-    """
-    sources = {name: _unchanged(run, name) for name in run.record.sources}
-    train, given = sources["train"], {name: sources[name] for name in ("valid", "test") if name in sources}
-    seed = split_seed(run.config)
-    parts: Any
-    if isinstance(train, Table):
-        assert run.schema is not None  # tables have one
-        parts = split_table(train, run.schema, run.config.data, seed, **given, notify=_silent)
-    else:
-        parts = split_images(train, run.config.data, seed, **given, notify=_silent)
-    return dict(parts.items()), parts.rows
-
-
-def _load(run: Run, source: Any) -> DataSet:
-    recipe = run.artifact.recipe
-    shape = None
-    if isinstance(recipe.spec, ImageSpec):
-        shape = (recipe.spec.channels, recipe.spec.height, recipe.spec.width)
-    data = load_source(source, skip_bad=run.config.data.skip_bad, image_shape=shape)
-    if isinstance(data, Table) != (recipe.kind == "table"):
-        wanted, got = ("a table", "images") if recipe.kind == "table" else ("images", "a table")
-        raise DataError(data.provenance.origin, f"must be {wanted}, as this run's model takes", got)
-    return data
-
-
-def _unchanged(run: Run, split: str) -> DataSet:
-    known = run.record.sources[split]  # type: ignore[index]  # one of its keys
-    try:
-        data = _load(run, known.origin)
-    except SourceNotFoundError:
-        rule = f"the run's {split} source must be where it was, seen from here"
-        raise SourceNotFoundError("export", rule, known.origin, "Name rows: --rows SOURCE.") from None
-    if data.provenance.fingerprint != known.fingerprint:
-        rule = f"the run's {split} source must be as it was in training"
-        raise DataError("export", rule, f"other contents in {known.origin}", "Name rows: --rows SOURCE.")
-    return data
+def _rows(data: DataSet) -> pl.DataFrame | ImageSet:
+    return data.frame if isinstance(data, Table) else data
 
 
 def _tensors(run: Run, rows: pl.DataFrame | ImageSet) -> tuple[Tensors, Tensor | None, Tensor]:
@@ -281,7 +240,3 @@ def _rarest(codes: Tensor | None, sizes: tuple[int, ...]) -> list[int]:
         return []
     counts = [codes[:, place].clamp(0, size - 1).bincount(minlength=size) for place, size in enumerate(sizes)]
     return [MISSING + 1 + int(count[MISSING + 1 :].argmin()) if len(count) > 2 else UNKNOWN for count in counts]
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""

@@ -6,25 +6,21 @@ import csv
 import io
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from stoker.data.dataset import DataSet, ImageSet, Table, Task
+from stoker.data.dataset import DataSet, ImageSet, Task
 from stoker.data.schema import Schema
-from stoker.data.sources import load as load_source
-from stoker.data.target import drop_missing_target, encode_target
-from stoker.errors import ConfigError, DataError, EncodingError, RunError, RunNotFoundError, SourceNotFoundError
+from stoker.errors import ConfigError, RunError, RunNotFoundError
 from stoker.jobs.blocks import ReadyModel, block_rows, predict_in_blocks
-from stoker.jobs.config import FitConfig, split_seed
-from stoker.jobs.prepare import encoded_inputs, job_criterion, trained_part
-from stoker.jobs.splitting import counted, in_source, split_images, split_table
+from stoker.jobs.config import FitConfig
+from stoker.jobs.predictions import Predictions
+from stoker.jobs.prepare import job_criterion, trained_part
+from stoker.jobs.run_data import OwnSplit, RunData, silent
 from stoker.models.importing import Factory
 from stoker.models.own import OwnNetwork, named_anew
 from stoker.runs.artifact import Artifact, load_artifact
@@ -34,92 +30,10 @@ from stoker.settings import parse_settings
 from stoker.training.history import History
 from stoker.training.trainer import Trainer
 
-if TYPE_CHECKING:
-    import polars as pl
-
-__all__ = ["OwnSplit", "Predictions", "Run", "load"]
+__all__ = ["Run", "load"]
 
 Notify = Callable[[str], None]
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says about some rows.
-
-    Attributes:
-        task: The task.
-        classes: In the order of the columns of ``outputs``; empty for regression.
-        outputs: ``[n, 1]`` in the target's unit, or logits ``[n, classes]``.
-        names: Of the images; empty for tables.
-    """
-
-    task: Task
-    classes: tuple[str, ...]
-    outputs: Tensor
-    names: tuple[str, ...] = ()
-
-    @property
-    def values(self) -> list[float] | list[str]:
-        """A number for each row, or the name of its most probable class."""
-        if self.task == "regression":
-            numbers: list[float] = self.outputs[:, 0].tolist()
-            return numbers
-        return [self.classes[index] for index in self.outputs.argmax(dim=1).tolist()]
-
-    @property
-    def probabilities(self) -> Tensor:
-        """``softmax(logits)``, ``[n, classes]``.
-
-        Raises:
-            ConfigError: It is a regression.
-        """
-        if self.task == "regression":
-            raise ConfigError("probabilities", "are for classification", "a regression", "Leave them out.")
-        return self.outputs.softmax(dim=1)
-
-    def frame(self, *, proba: bool = False, top_k: int | None = None) -> pl.DataFrame:
-        """The predictions as a table, a row for each row predicted.
-
-        Args:
-            proba: Add a column ``proba_<class>`` for each class.
-            top_k: Add the ``top_k`` most probable classes and their probabilities: ``top1, top1_proba, top2, …``.
-
-        Raises:
-            ConfigError: It is a regression, or ``top_k`` is not from 1 to the number of classes.
-        """
-        import polars as pl
-
-        data: dict[str, Any] = {"image": list(self.names)} if self.names else {}
-        data["prediction"] = self.values
-        for name, given in {"--proba": proba, "--top-k": top_k is not None}.items():
-            if given and self.task == "regression":
-                raise ConfigError(name, "is for classification", "a regression", "Leave it out.")
-        if proba:
-            table = self.probabilities.numpy()
-            data |= {f"proba_{name}": table[:, index] for index, name in enumerate(self.classes)}
-        if top_k is not None:
-            probabilities = self.probabilities
-            if not 1 <= top_k <= len(self.classes):
-                raise ConfigError("--top-k", f"must be from 1 to the number of classes, {len(self.classes)}", top_k)
-            best, indices = probabilities.topk(top_k, dim=1)
-            for rank in range(top_k):
-                data[f"top{rank + 1}"] = [self.classes[index] for index in indices[:, rank].tolist()]
-                data[f"top{rank + 1}_proba"] = best[:, rank].numpy()
-        return pl.DataFrame(data)
-
-
-@dataclass(frozen=True)
-class OwnSplit:
-    """A split of a run, made again.
-
-    Attributes:
-        data: Its rows or images.
-        rows: Which rows or images of its source they are, from 0: int64 ``[n]``.
-    """
-
-    data: DataSet
-    rows: NDArray[np.int64]
 
 
 class Run:
@@ -267,8 +181,8 @@ class Run:
             EncodingError: A column is missing or a value does not fit it; names column, row and value.
             DataError: The source cannot be used.
         """
-        dataset = self._load(source)
-        outputs = self.outputs(self._inputs(dataset))
+        dataset = self._data.load(source)
+        outputs = self.outputs(self._data.inputs(dataset))
         names = dataset.names if isinstance(dataset, ImageSet) else ()
         return Predictions(self.task, self.classes, outputs, names)
 
@@ -329,9 +243,9 @@ class Run:
             DataError: The source cannot be used, or is not what it was.
             EncodingError: A value or a class does not fit; names column, row and value.
         """
-        tell = notify or _silent
-        dataset = self._given(source, tell) if source is not None else self._own_split()
-        return self._trainer().evaluate(self._measurable(dataset, tell))
+        tell = notify or silent
+        dataset = self._own_split() if source is None else self._data.load_held_out(source, tell)
+        return self._trainer().evaluate(self._data.labelled(dataset, tell))
 
     def splits(self) -> dict[str, OwnSplit]:
         """The rows or images of each split, read again from the sources that they were made from.
@@ -340,15 +254,7 @@ class Run:
             SourceNotFoundError: A source is not there any more.
             DataError: A source cannot be used, or is not what it was.
         """
-        train = self._unchanged("train")
-        given = {name: self._unchanged(name) for name in ("valid", "test") if name in self.record.sources}
-        seed = split_seed(self.config)
-        if isinstance(train, Table):
-            assert self.artifact.schema is not None  # tables have one
-            parts = split_table(train, self.artifact.schema, self.config.data, seed, **given, notify=_silent)
-            return {name: OwnSplit(Table(frame, train.provenance), parts.rows[name]) for name, frame in parts.items()}
-        images = split_images(train, self.config.data, seed, **given, notify=_silent)
-        return {name: OwnSplit(part, images.rows[name]) for name, part in images.items()}
+        return self._data.splits()
 
     def labelled_outputs(self, dataset: DataSet) -> tuple[Tensors, Tensor, Tensor]:
         """What the model says about rows or images that have their targets.
@@ -364,7 +270,7 @@ class Run:
             DataError: There are no targets.
             EncodingError: A value or a class does not fit; names column, row and value.
         """
-        inputs, targets = self._measurable(dataset, _silent)
+        inputs, targets = self._data.labelled(dataset, silent)
         return inputs, self.outputs_of(inputs), targets
 
     def outputs_of(self, inputs: Tensors) -> Tensor:
@@ -377,27 +283,12 @@ class Run:
         outputs: Tensor = self._trainer().predict(inputs)
         return outputs
 
-    def _measurable(self, dataset: DataSet, tell: Notify) -> tuple[Tensors, Tensor]:
-        """Inputs as the trained part takes them, and targets."""
-        recipe = self.artifact.recipe
-        if isinstance(dataset, ImageSet):
-            return self._inputs(dataset), _image_targets(dataset, recipe.classes)
-        schema = self.artifact.schema
-        assert schema is not None  # tables have one
-        assert schema.target is not None  # and it has a target
-        target, origin = schema.target, dataset.provenance.origin
-        if target.name not in dataset.frame.columns:
-            fix = "Use stoker predict for rows without it."
-            raise DataError(origin, f"must have the target {target.name!r}", "none", fix)
-        frame, dropped = drop_missing_target(dataset.frame, target.name)
-        if dropped:
-            tell(f"{counted(dropped, 'row')} without {target.name!r} left out")
-        if frame.is_empty():
-            raise DataError(origin, f"must have rows with a {target.name!r}", "none", "Check the source.")
-        try:
-            return self._inputs(Table(frame, dataset.provenance)), encode_target(frame[target.name], target)
-        except EncodingError as error:
-            raise in_source(error, origin, dropped) from None
+    @cached_property
+    def _data(self) -> RunData:
+        return RunData(self.path, self.config, self.record, self.artifact)
+
+    def _own_split(self) -> DataSet:
+        return self._data.held_out()
 
     def _trainer(self) -> Trainer:
         training = self.config.training
@@ -412,64 +303,6 @@ class Run:
             precision=training.precision,
             deterministic=training.deterministic,
         )
-
-    def _load(self, source: Any) -> DataSet:
-        recipe = self.artifact.recipe
-        shape = None if recipe.kind == "table" else (recipe.spec.channels, recipe.spec.height, recipe.spec.width)  # type: ignore[union-attr]
-        target = recipe.target if isinstance(source, tuple) and recipe.kind == "table" else None
-        dataset = load_source(source, target=target, skip_bad=self.config.data.skip_bad, image_shape=shape)
-        if isinstance(dataset, Table) != (recipe.kind == "table"):
-            wanted, got = ("a table", "images") if recipe.kind == "table" else ("images", "a table")
-            raise DataError(dataset.provenance.origin, f"must be {wanted}, as this run's model takes", got)
-        return dataset
-
-    def _given(self, source: Any, tell: Notify) -> DataSet:
-        """What to measure on: of a source that holds a test split of its own, that."""
-        dataset = self._load(source)
-        if isinstance(dataset, ImageSet):
-            if dataset.test is None:
-                return dataset
-            tell(f"measured on the test split that the source itself has, {len(dataset.test):,} images")
-            return dataset.test
-        if dataset.test is None:
-            return dataset
-        tell(f"measured on the test split that the source itself has, {counted(dataset.test.height, 'row')}")
-        return Table(dataset.test, dataset.provenance)
-
-    def _inputs(self, dataset: DataSet) -> Tensors:
-        if isinstance(dataset, ImageSet):
-            return {"images": dataset.images}
-        columns = self.artifact.columns
-        assert columns is not None  # tables have them
-        return encoded_inputs(self.artifact.model, columns.read(dataset.frame))
-
-    def _own_split(self) -> DataSet:
-        """The test split, or the validation split, made again from the source."""
-        if "test" in self.record.sources:
-            return self._unchanged("test")
-        splits = self.splits()
-        held_out = splits.get("test", splits.get("valid"))
-        if held_out is None:
-            raise DataError(
-                "evaluate", "the run must have held back rows", "none", "Say a source: stoker evaluate RUN SOURCE."
-            )
-        return held_out.data
-
-    def _unchanged(self, split: str) -> DataSet:
-        """The source that a split came from, if it is what it was."""
-        fix = "Say which source to evaluate on: stoker evaluate RUN SOURCE."
-        if split not in self.record.sources:
-            raise RunError(str(self.path), f"config.json must say the {split} source", "none", fix)
-        known = self.record.sources[split]
-        try:
-            dataset = self._load(known.origin)
-        except SourceNotFoundError:
-            rule = f"the run's {split} source must be where it was, seen from here"
-            raise SourceNotFoundError("evaluate", rule, known.origin, fix) from None
-        if dataset.provenance.fingerprint != known.fingerprint:
-            rule = f"the run's {split} source must be as it was in training"
-            raise DataError("evaluate", rule, f"other contents in {known.origin}", fix)
-        return dataset
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -492,18 +325,3 @@ def load(path: str | Path, *, device: str = "auto", model: str | Factory | None 
         ConfigError: ``model`` is not the run's, or the run's model is one of Stoker's own.
     """
     return Run(path, device=device, model=model)
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""
-
-
-def _image_targets(images: ImageSet, classes: tuple[str, ...]) -> Tensor:
-    if images.labels is None:
-        fix = "Put the images of each class into a folder of its own, or use stoker predict."
-        raise DataError(images.provenance.origin, "images to evaluate on must have labels", "none", fix)
-    unknown = sorted(set(images.classes) - set(classes))
-    if unknown:
-        fix = f"The run knows {', '.join(classes)}."
-        raise DataError(images.provenance.origin, "must have no other classes than the run", ", ".join(unknown), fix)
-    return torch.tensor([classes.index(name) for name in images.classes])[images.labels]

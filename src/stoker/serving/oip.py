@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stoker.jobs.run import Predictions
+from stoker.jobs.predictions import Predictions
 from stoker.serving.images import ImageReader
 from stoker.serving.problems import Problem
 from stoker.serving.rows import parse_json

@@ -11,7 +11,8 @@ from stoker._version import __version__
 from stoker.data.columns import CategoricalColumn, NumericColumn
 from stoker.data.encoder import TableEncoder
 from stoker.data.schema import Column
-from stoker.jobs.run import Predictions, Run
+from stoker.jobs.predictions import Predictions
+from stoker.jobs.run import Run
 from stoker.models.inputs import ImageSpec
 from stoker.serving.backends import Backend
 from stoker.serving.images import ImageReader

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from stoker.data.dataset import Task
 from stoker.data.trees import call_model
 from stoker.errors import ConfigError, RunNotFoundError
-from stoker.jobs.run import Predictions, Run
+from stoker.jobs.predictions import Predictions
+from stoker.jobs.run import Run
 from stoker.runs.files import refuse_link_out
 
 __all__ = ["Averaged", "Ensemble"]

@@ -20,7 +20,8 @@ from stoker.reporting.importance import Importance, Places, permutation_importan
 if TYPE_CHECKING:
     import torch
 
-    from stoker.jobs.run import OwnSplit, Run
+    from stoker.jobs.run import Run
+    from stoker.jobs.run_data import OwnSplit
 
 __all__ = ["Measured", "Split", "measure"]
 

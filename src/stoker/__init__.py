@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stoker.data.dataset import ImageSet, Table
     from stoker.data.resident import ResidentBatches
     from stoker.data.sources import load as load_data
-    from stoker.engines.explain import Explanation
+    from stoker.engines.explanation import Explanation
     from stoker.errors import StokerError
     from stoker.exporting.importing import Imported, import_weights
     from stoker.exporting.job import Exported, ExportedFile, export
@@ -96,7 +96,7 @@ _PLACES = {
     "CheckWarning": "stoker.training.preflight.findings",
     "Finding": "stoker.training.preflight.findings",
     "Dense": "stoker.models.layers",
-    "Explanation": "stoker.engines.explain",
+    "Explanation": "stoker.engines.explanation",
     "History": "stoker.training.history",
     "ImageSet": "stoker.data.dataset",
     "Inspection": "stoker.jobs.inspect",

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from stoker.engines.calls import Call
-from stoker.engines.explain import Explanation
+from stoker.engines.explanation import Explanation
 from stoker.errors import CheckError, ConfigError, DataError
 from stoker.training.trainer import Trainer
 

@@ -1,11 +1,9 @@
-"""A training step explained: its operators by kind, where their time goes, and what keeps it from being compiled."""
+"""A training step looked at: its operators, where their time goes, and what keeps it from being compiled."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,94 +12,14 @@ from torch.utils import _pytree as pytree
 from stoker.data.batches import Batches
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import Batch, batch_rows
-from stoker.engines import explain_text
-from stoker.engines.calls import Call, Phase, carried_out, is_call, phases
+from stoker.engines.calls import Call, carried_out, is_call, phases
 from stoker.engines.capture import Captured, CaptureError, State, traced, uncapturable
 from stoker.engines.eager import batch_loss, windows
+from stoker.engines.explanation import Explanation
 from stoker.engines.graph_text import averages_of, given_to_gradients, given_to_update, graph_text
 from stoker.engines.step import Step
 
-__all__ = ["Explanation", "Kind", "explain", "obstacles"]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """All calls of one operator.
-
-    Attributes:
-        operator: Its full name, such as ``"aten.mm.default"``.
-        room: Where its lowering is (``"matrix"``, ``"elementwise"``, …; see docs/operators.md); ``None`` if it has
-            none, or if JAX is not installed and nobody knows.
-        calls: How many in each part of the step.
-        seconds: Of all calls together, each carried out alone by PyTorch.
-        flops: Likewise; of matrix products and convolutions.
-    """
-
-    operator: str
-    room: str | None
-    calls: Counter[Phase]
-    seconds: float
-    flops: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a training step consists of. ``str()`` of it is a table of at most 80 columns.
-
-    Attributes:
-        rows: Of the batch that it was captured for.
-        device: Where it was carried out.
-        calls: Its operators, in order; empty if it cannot be captured, and without those of the update if only the
-            optimizer cannot.
-        rooms: Of each operator, the room that lowers it; see :class:`Kind`.
-        reasons: All that was found to keep it from being compiled.
-        unlowered: Operators without a lowering, by their full names, sorted.
-        graph: The step as text, a line an operator, with shapes and dtypes.
-    """
-
-    rows: int
-    device: str
-    calls: tuple[Call, ...]
-    rooms: dict[str, str | None]
-    reasons: tuple[str, ...]
-    unlowered: tuple[str, ...]
-    graph: str
-
-    @property
-    def reason(self) -> str | None:
-        """The reasons in one line; ``None`` if nothing stands in the way."""
-        return "; ".join(self.reasons) or None
-
-    @cached_property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The operators, those that take most time first."""
-        by_name: dict[str, list[Call]] = {}
-        for call in self.calls:
-            by_name.setdefault(call.operator, []).append(call)
-        kinds = [
-            Kind(
-                name,
-                self.rooms[name],
-                Counter(call.phase for call in calls),
-                sum(call.seconds for call in calls),
-                sum(call.flops for call in calls),
-            )
-            for name, calls in by_name.items()
-        ]
-        return tuple(sorted(kinds, key=lambda kind: -kind.seconds))
-
-    @property
-    def seconds(self) -> float:
-        """Of all calls, each carried out alone; a step as a whole takes another time."""
-        return sum(call.seconds for call in self.calls)
-
-    @property
-    def flops(self) -> int:
-        """Of all matrix products and convolutions."""
-        return sum(call.flops for call in self.calls)
-
-    def __str__(self) -> str:
-        return explain_text.text(self)
+__all__ = ["explain", "obstacles"]
 
 
 def explain(step: Step, batches: Batches, batch: Batch, known: str | None = None) -> Explanation:

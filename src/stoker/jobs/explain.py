@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stoker.engines.explain import Explanation
+from stoker.engines.explanation import Explanation
 from stoker.jobs.config import build_config
 from stoker.jobs.fit import job_trainer, load_sources, named_model
 from stoker.jobs.prepare import prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,38 +14,15 @@ from stoker.data.trees import Batch
 from stoker.engines.step import Engine, Epoch, EpochOutcome, Step
 from stoker.errors import DataError, NonFiniteLossError, UnknownNameError
 from stoker.randomness import derive_seed, preserved_randomness, seed_globally, set_random_states
-from stoker.training.average import WeightAverage
-from stoker.training.best import BestWeights, Snapshot, non_finite_parameter
+from stoker.training.best import Snapshot, non_finite_parameter
 from stoker.training.callbacks import Callback, EpochProgress, StepProgress
 from stoker.training.checkpoints.checkpointer import Checkpointer
 from stoker.training.checkpoints.state import Begun, Parts
 from stoker.training.history import History, Row, StopReason
 from stoker.training.interrupts import CtrlC, Terminated
-from stoker.training.schedules import Schedule
+from stoker.training.state import TrainState
 
-__all__ = ["Loop", "TrainState"]
-
-
-@dataclass
-class TrainState:
-    """All that the next step depends on, besides the model and the optimizer, which are the user's own objects.
-
-    Random numbers need no place here: those of an epoch are seeded by ``(seed, epoch)``. Within an epoch their
-    generators' states belong to it too; see :mod:`stoker.training.checkpoints.state`, which keeps all of it.
-
-    Attributes:
-        epoch: Epochs begun so far, over all calls to ``fit``.
-        step: Updates made so far.
-        schedule: The learning rate's position in the current call to ``fit``.
-        best: The best epoch so far in the current call to ``fit``.
-        average: The moving average of the weights in the current call to ``fit``; ``None`` without one.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    schedule: Schedule | None = field(default=None, repr=False)
-    best: BestWeights = field(default_factory=lambda: BestWeights(None))
-    average: WeightAverage | None = field(default=None, repr=False)
+__all__ = ["Loop"]
 
 
 @dataclass

@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from stoker.data.batches import Batches, as_batches
 from stoker.data.dataset import Task
 from stoker.data.trees import Batch, batch_rows
-from stoker.engines.explain import Explanation, explain
+from stoker.engines.explain import explain
+from stoker.engines.explanation import Explanation
 from stoker.engines.registry import choose_engine
 from stoker.engines.replicas import Replicas
 from stoker.engines.step import Engine, Step
@@ -36,7 +37,7 @@ from stoker.training.device import autocast_dtype, deterministic_algorithms, res
 from stoker.training.history import History
 from stoker.training.interrupts import CtrlC
 from stoker.training.lazy import is_lazy, materialise
-from stoker.training.loop import Loop, TrainState
+from stoker.training.loop import Loop
 from stoker.training.lr_finder import LrCurve, find_lr
 from stoker.training.measures import Metrics
 from stoker.training.memory import naming_batch_size, naming_data
@@ -49,6 +50,7 @@ from stoker.training.preflight.untouched import same_draws, untouched
 from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.schedules import Interval, ScheduleSpec, build_schedule, check_schedule
 from stoker.training.scores import Scores, score_direction
+from stoker.training.state import TrainState
 
 __all__ = ["Trainer"]
 

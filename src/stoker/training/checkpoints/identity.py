@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,33 @@ from stoker.data.batches import Batches
 from stoker.data.resident import ResidentBatches
 from stoker.data.trees import leaves
 from stoker.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from stoker.training.trainer import Trainer
+from stoker.training.objective import Objective
 
 __all__ = ["about_data", "about_optimizer", "about_training", "environment", "refuse_difference"]
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 MOVED = {"params", "param_names", "initial_lr", "max_lr", "min_lr"}  # of a group: not settings, or a schedule's own
 HASHED_BYTES = 16 << 20  # of larger data every so many rows are hashed: it must not take longer than an epoch
+
+
+class Trained(Protocol):
+    """What is compared of a :class:`stoker.Trainer`, which is described there."""
+
+    seed: int
+    objective: Objective
+    model: nn.Module
+    optimizer_made: str
+    schedule: Any
+    schedule_settings: Mapping[str, Any] | None
+    schedule_interval: Any
+    clip_norm: float | None
+    accumulate: int
+    ema: float | None
+    engine_asked: str
+    deterministic: bool
+    autocast: torch.dtype | None
+    channels_last: bool
+    device: torch.device
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -142,7 +160,7 @@ def refuse_difference(saved: Mapping[str, Any], now: Mapping[str, Any], fix: str
 
 
 def about_training(
-    trainer: Trainer, train: Batches, valid: Batches | None, settings: Mapping[str, Any]
+    trainer: Trained, train: Batches, valid: Batches | None, settings: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """What must be the same for the same bits, by name, in words and numbers.
 
@@ -158,7 +176,7 @@ def about_training(
     return {"job": _job(trainer, train, valid, settings), "environment": environment(trainer.device)}
 
 
-def _job(trainer: Trainer, train: Batches, valid: Batches | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _job(trainer: Trained, train: Batches, valid: Batches | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     parts = [(part.name, _name(part.criterion), part.loss.weight) for part in trainer.objective.parts]
     shuffle = train.shuffle if isinstance(train, ResidentBatches) else None
     return {
@@ -184,7 +202,7 @@ def _job(trainer: Trainer, train: Batches, valid: Batches | None, settings: Mapp
     }
 
 
-def _about_criteria(trainer: Trainer) -> dict[str, str]:
+def _about_criteria(trainer: Trained) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in trainer.objective.parts:
         what = "the criterion" if part.name is None else f"the criterion of {part.name!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,7 @@ from stoker.training.checkpoints.checks import (
 )
 from stoker.training.checkpoints.moving import check_optimizer, check_schedule
 from stoker.training.history import History
-
-if TYPE_CHECKING:
-    from stoker.training.loop import TrainState
+from stoker.training.state import TrainState
 
 __all__ = ["Begun", "Legs", "Parts", "captured", "legs_of", "restored"]
 

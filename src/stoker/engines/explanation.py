@@ -1,17 +1,17 @@
-"""An explained step as a table that can be read at 80 columns."""
+"""What a training step consists of and what keeps it from being compiled, and both as a table of 80 columns."""
 
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
 
-from stoker.engines.calls import REPEATS, Phase
+from stoker.engines.calls import REPEATS, Call, Phase
 
-if TYPE_CHECKING:
-    from stoker.engines.explain import Explanation, Kind
-
-__all__ = ["text"]
+__all__ = ["Explanation", "Kind"]
 
 WIDTH = 80
 NAME = 34  # columns at most; a longer name is folded
@@ -19,7 +19,87 @@ UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP")
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-def text(explanation: Explanation) -> str:
+@dataclass(frozen=True)
+class Kind:
+    """All calls of one operator.
+
+    Attributes:
+        operator: Its full name, such as ``"aten.mm.default"``.
+        room: Where its lowering is (``"matrix"``, ``"elementwise"``, …; see docs/operators.md); ``None`` if it has
+            none, or if JAX is not installed and nobody knows.
+        calls: How many in each part of the step.
+        seconds: Of all calls together, each carried out alone by PyTorch.
+        flops: Likewise; of matrix products and convolutions.
+    """
+
+    operator: str
+    room: str | None
+    calls: Counter[Phase]
+    seconds: float
+    flops: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a training step consists of. ``str()`` of it is a table of at most 80 columns.
+
+    Attributes:
+        rows: Of the batch that it was captured for.
+        device: Where it was carried out.
+        calls: Its operators, in order; empty if it cannot be captured, and without those of the update if only the
+            optimizer cannot.
+        rooms: Of each operator, the room that lowers it; see :class:`Kind`.
+        reasons: All that was found to keep it from being compiled.
+        unlowered: Operators without a lowering, by their full names, sorted.
+        graph: The step as text, a line an operator, with shapes and dtypes.
+    """
+
+    rows: int
+    device: str
+    calls: tuple[Call, ...]
+    rooms: dict[str, str | None]
+    reasons: tuple[str, ...]
+    unlowered: tuple[str, ...]
+    graph: str
+
+    @property
+    def reason(self) -> str | None:
+        """The reasons in one line; ``None`` if nothing stands in the way."""
+        return "; ".join(self.reasons) or None
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The operators, those that take most time first."""
+        by_name: dict[str, list[Call]] = {}
+        for call in self.calls:
+            by_name.setdefault(call.operator, []).append(call)
+        kinds = [
+            Kind(
+                name,
+                self.rooms[name],
+                Counter(call.phase for call in calls),
+                sum(call.seconds for call in calls),
+                sum(call.flops for call in calls),
+            )
+            for name, calls in by_name.items()
+        ]
+        return tuple(sorted(kinds, key=lambda kind: -kind.seconds))
+
+    @property
+    def seconds(self) -> float:
+        """Of all calls, each carried out alone; a step as a whole takes another time."""
+        return sum(call.seconds for call in self.calls)
+
+    @property
+    def flops(self) -> int:
+        """Of all matrix products and convolutions."""
+        return sum(call.flops for call in self.calls)
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+def _text(explanation: Explanation) -> str:
     """What a step consists of, and what keeps it from being compiled; no line is longer than 80 columns."""
     parts = [_title(explanation)]
     if explanation.calls:

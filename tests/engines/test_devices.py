@@ -14,6 +14,10 @@ from tiny import DATA, assert_near, mlp
 from torch import nn
 
 from stoker import Trainer
+from stoker.data.resident import ResidentBatches
+from stoker.engines.explain import obstacles
+from stoker.engines.plan import unsupported
+from stoker.engines.step import Epoch, Step
 from stoker.engines.xla import crossing, device
 from stoker.engines.xla.program import Program
 from stoker.errors import LoweringError
@@ -116,3 +120,25 @@ def test_a_device_that_jax_lacks_is_named() -> None:
     assert device.lacking(torch.device("cpu")) is None
     if not torch.cuda.is_available():
         assert device.lacking(torch.device("cuda:0")) == "JAX has no cuda:0"
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("place", "by_kind", "in_all"),
+    [
+        ("cpu", None, []),
+        ("cuda:0", None, []),
+        ("cuda:5", None, ["JAX has no cuda:5"]),
+        ("mps", "the device is mps", ["the device is mps"]),
+    ],
+)
+def test_a_step_is_explained_by_the_rule_that_it_is_compiled_by(
+    place: str, by_kind: str | None, in_all: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [SimpleNamespace(local_hardware_id=0)])  # noqa: ARG005
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = Step(model, nn.MSELoss(), optimizer, device=torch.device(place))
+    batches = ResidentBatches(*DATA, batch_size=16, shuffle=False, seed=0)
+    assert unsupported(step, Epoch(batches, 0, batches.epoch(0))) == by_kind
+    assert obstacles(step, batches) == in_all

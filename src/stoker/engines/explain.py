@@ -17,6 +17,7 @@ from stoker.engines.capture import Captured, CaptureError, State, traced, uncapt
 from stoker.engines.eager import batch_loss, windows
 from stoker.engines.explanation import Explanation
 from stoker.engines.graph_text import averages_of, given_to_gradients, given_to_update, graph_text
+from stoker.engines.plan import unfit
 from stoker.engines.step import Step
 
 __all__ = ["explain", "obstacles"]
@@ -64,7 +65,7 @@ def obstacles(step: Step, batches: Batches) -> list[str]:
     resident = isinstance(batches, ResidentBatches)
     found += [] if resident else ["the data are not resident tensors"]
     found += ["several processes train together"] if step.replicas is not None else []
-    found += [f"the device is {step.device.type}"] if step.device.type != "cpu" else []
+    found += [] if (reason := _no_device(step.device)) is None else [reason]
     try:
         State.of(step)
     except CaptureError as error:
@@ -74,6 +75,16 @@ def obstacles(step: Step, batches: Batches) -> list[str]:
     if isinstance(batches, ResidentBatches) and batches.rows < 4 * batches.batch_size * step.accumulate:
         found.append("an epoch has fewer than four whole updates")
     return found
+
+
+def _no_device(device: torch.device) -> str | None:
+    """Why no program can run there."""
+    reason = unfit(device)
+    if reason is not None or importlib.util.find_spec("jax") is None:
+        return reason
+    from stoker.engines.xla.device import lacking
+
+    return lacking(device)
 
 
 def _idle(step: Step, batch: Batch) -> frozenset[str]:

@@ -32,6 +32,7 @@ __all__ = [
     "form",
     "form_digest",
     "shape_of_work",
+    "unfit",
     "unsupported",
 ]
 
@@ -84,6 +85,11 @@ class Plan:
         return next(windows(step, gathered), ())
 
 
+def unfit(device: torch.device) -> str | None:
+    """Why no program is made for a kind of device; ``None`` if one is, where JAX has that device too."""
+    return None if device.type in ("cpu", "cuda") else f"the device is {device.type}"
+
+
 def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
     """Why steps over these batches cannot be one program, as far as can be told without trying."""
     if not isinstance(batches, Epoch) or not isinstance(batches.batches, ResidentBatches):
@@ -92,8 +98,8 @@ def unsupported(step: Step, batches: Iterable[Batch]) -> str | None:
         return "a callback listens to each step"
     if step.replicas is not None:
         return "several processes train together"
-    if step.device.type not in ("cpu", "cuda"):
-        return f"the device is {step.device.type}"
+    if (reason := unfit(step.device)) is not None:
+        return reason
     if batches.batches.rows < 4 * batches.batches.batch_size * step.accumulate:
         return "an epoch has fewer than four whole updates"
     try:

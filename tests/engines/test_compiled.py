@@ -519,18 +519,30 @@ def test_bf16_is_no_wider_than_units_at_their_kink_need() -> None:
 
 def test_what_was_compiled_is_found_by_another_process(tmp_path: Path) -> None:
     code = """
-import torch
+import jax
 from test_compiled import mlp, trained
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 assert trained(mlp()).engine.reason is None
+print(*(events.count(f"/jax/compilation_cache/cache_{what}") for what in ("hits", "misses")))
 """
+    environment = {**os.environ, "STOKER_CACHE": str(tmp_path)}
     kept: list[set[Path]] = []
+    counts: list[tuple[int, ...]] = []
     for _ in range(2):
-        environment = {**os.environ, "STOKER_CACHE": str(tmp_path)}
+        command = [sys.executable, "-c", code]
         where = Path(__file__).parent
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=where)
+        found = subprocess.run(command, check=True, env=environment, cwd=where, stdout=subprocess.PIPE, text=True)
+        counts.append(tuple(map(int, found.stdout.split())))
         kept.append(set((tmp_path / "xla").glob("*-threads/*-cache")))
+    (found_before, made_before), (found_again, made_again) = counts
+    assert found_before == 0
+    assert made_before >= 1
     assert kept[0]
-    assert kept[1] == kept[0]  # compiled anew, it would be another entry or none
+    assert kept[1] == kept[0]
+    # The files alone do not tell: what is compiled anew from the same program is written under the same name.
+    assert found_again >= 1
+    assert made_again == 0
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_step() -> None:

@@ -58,6 +58,7 @@ def test_fit_prints_its_result_on_stdout_and_its_progress_on_stderr(iris: Simple
     assert len(re.findall(r"\S+\.png", iris.stdout)) == 2
     assert "epoch 4/4" in iris.stderr
     assert "epoch 4/4" not in iris.stdout
+    assert "engine" not in iris.stderr  # the summary says it
     assert "\x1b" not in iris.stdout + iris.stderr
 
 
@@ -75,6 +76,7 @@ def test_fit_says_which_engine_has_trained_and_why(optimizer: str, reason: str, 
     assert record["settings"]["training"]["engine"] == "compiled"  # what was asked for
     assert (record["training"]["engine"], record["training"]["engine_reason"]) == (reason.partition(":")[0], reason)
     assert f"({reason.partition(':')[0]})" in (path / "README.md").read_text()
+    assert stoker.load(path).history.engine == reason
 
 
 def test_the_figures_printed_are_those_of_the_run(iris: SimpleNamespace) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from stoker.training.callbacks import Callback, EpochProgress, FitPlan
 from stoker.training.history import History, Row, StopReason
 from stoker.training.progress import progress_callback
 from stoker.training.progress_text import Book, Entry
+from stoker.training.trainer import Trainer
 
 REGRESSION = ("loss", "mse", "rmse", "mae", "r2")
 CLASSIFICATION = ("loss", "accuracy", "top3_accuracy", "f1", "auroc", "log_loss")
@@ -104,11 +106,13 @@ def train(
     stopped: StopReason = "finished",
     told: int = 10,
     each: Callable[[int, int], object] = lambda *_: None,
+    engine: str = "",
+    telling: bool = True,
 ) -> History:
     """What a Trainer does to the callback, every epoch being the best so far, and ``told`` times told of."""
     clock = Clock()
-    callback = progress_callback(mode, stream=stream, clock=clock)
-    history = History(monitor=plan.monitor, stopped=stopped)
+    callback = progress_callback(mode, stream=stream, clock=clock, engine=telling)
+    history = History(monitor=plan.monitor, stopped=stopped, engine=engine)
     callback.on_fit_start(plan)
     for row in rows:
         history.best_epoch = epoch = int(row["epoch"])
@@ -241,6 +245,44 @@ def test_the_end_is_told_in_words(stopped: StopReason, epochs: int, best: int, w
     without_valid = room.ending(History(rows_to(epochs), None, best, stopped, 12.34), a_plan(20))
     assert without_valid.startswith(words.partition("; best")[0])
     assert "best" not in without_valid
+
+
+@pytest.mark.parametrize("mode", ["plain", "rich"])
+def test_the_engine_is_told_once_and_at_the_end(mode: Any) -> None:
+    why = "eager: the step cannot be traced (it reads a value: x.sum() > 0 of a tensor in Branches.forward)"
+    terminal = Terminal()
+    train(terminal, a_plan(2), rows_to(2), mode, engine=why)
+    lines = terminal.lines
+    (told,) = [place for place, line in enumerate(lines) if line.startswith("engine ")]
+    assert lines[told - 1].startswith("finished epoch 2 of 2")
+    if mode == "plain":  # whose lines stay whole
+        assert terminal.getvalue().splitlines()[-1] == f"engine {why}"
+    else:
+        assert lines[told:] == [
+            "engine eager: the step cannot be traced (it reads a value: x.sum() > 0 of a",
+            "tensor in Branches.forward)",
+        ]
+
+
+@pytest.mark.parametrize("mode", ["plain", "rich"])
+def test_the_engine_is_not_told_where_a_summary_does_or_no_step_was_made(mode: Any) -> None:
+    for telling, rows in ((False, rows_to(1)), (True, [])):
+        terminal = Terminal()
+        train(terminal, a_plan(1), rows, mode, engine="eager: as asked", telling=telling)
+        assert "engine" not in terminal.getvalue()
+
+
+def test_a_training_ends_with_what_made_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    data = torch.zeros(48, 2), torch.zeros(48, 1)
+    trainer = Trainer(torch.nn.Linear(2, 1), "mse", "sgd", device="cpu", metrics=())
+    history = trainer.fit(data, epochs=2, batch_size=16, progress="plain", check=False)
+    assert history.engine == trainer.engine_reason == "eager: an epoch has fewer than four whole updates"
+    *_, ended, told = capsys.readouterr().err.splitlines()
+    assert ended.startswith("finished epoch 2 of 2")
+    assert told == f"engine {history.engine}"
+    shown = progress_callback("plain", engine=False)  # or by a callback of one's own
+    trainer.fit(data, epochs=1, progress=shown, check=False)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("finished epoch 3 of 3")
 
 
 def test_a_plain_row_has_all_columns_by_name() -> None:

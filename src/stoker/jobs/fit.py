@@ -38,7 +38,7 @@ from stoker.training.history import History
 from stoker.training.interrupts import CtrlC, Terminated
 from stoker.training.lr_finder import LrCurve
 from stoker.training.preflight.findings import act_on
-from stoker.training.progress import ProgressMode
+from stoker.training.progress import ProgressMode, progress_callback
 from stoker.training.trainer import Trainer
 
 __all__ = ["Order", "carry_out", "fit", "job_trainer", "load_sources", "named_model", "prepared"]
@@ -337,7 +337,7 @@ def _train(
             monitor=training.monitor,
             restore_best=True,
             callbacks=callbacks,
-            progress=progress,
+            progress=progress_callback(progress, engine=False),  # the run's record and the summary say it
             check=False,  # see _check
             checkpoint=checkpoints,
         )

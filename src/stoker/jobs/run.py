@@ -169,7 +169,9 @@ class Run:
         if len(rows) != training.epochs:
             rule = f"must have {training.epochs} rows, as config.json says"
             raise RunError(str(path), rule, len(rows), "Copy the run again, whole.")
-        return History(rows, training.monitor, training.best_epoch, training.stopped, training.seconds)
+        return History(
+            rows, training.monitor, training.best_epoch, training.stopped, training.seconds, training.engine_reason
+        )
 
     def predict(self, source: Any) -> Predictions:
         """Predict rows or images.

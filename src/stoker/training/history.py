@@ -28,6 +28,8 @@ class History(Sequence[Row]):
         stopped: Why it ended: ``finished``, ``patience``, ``callback`` (one asked for it), ``interrupted`` (Ctrl-C) or
             ``non-finite``; ``running`` if it has not, or if an error ended it; ``imported`` where nothing was trained.
         seconds: How long the epochs took, evaluation included.
+        engine: What carried out the last steps, and why, as ``Trainer.engine_reason`` says it; empty until training has
+            ended, and where nobody knows.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -35,6 +37,7 @@ class History(Sequence[Row]):
     best_epoch: int = 0
     stopped: StopReason = "running"
     seconds: float = 0.0
+    engine: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)

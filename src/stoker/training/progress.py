@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Literal, TextIO, TypeAlias, cast, get_args
 
 from stoker.errors import UnknownNameError
@@ -19,6 +19,7 @@ from stoker.training.progress_text import (
     Entry,
     Piece,
     ending,
+    engine_line,
     is_shown,
     live_line,
     plain_progress,
@@ -41,7 +42,11 @@ LINE_EVERY = 10.0  # seconds between plain lines, at most
 
 
 def progress_callback(
-    mode: ProgressMode = "auto", *, stream: TextIO | None = None, clock: Callable[[], float] = time.perf_counter
+    mode: ProgressMode = "auto",
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    engine: bool = True,
 ) -> Callback:
     """What shows a training while it runs.
 
@@ -52,6 +57,7 @@ def progress_callback(
         stream: Where to; standard error by default, so that standard output stays free for results. If it breaks (a
             closed pipe), the display falls silent and the training goes on.
         clock: Tells seconds.
+        engine: Whether it says in the end what made the steps, and why; not where a summary does.
 
     Raises:
         UnknownNameError: There is no such mode.
@@ -64,7 +70,7 @@ def progress_callback(
     if mode == "auto":
         is_free = _is_terminal(out) and not hasattr(out, "rich_proxied_file")  # no other live display is on it
         mode = "rich" if is_free and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"} else "plain"
-    return (_RichProgress if mode == "rich" else _PlainProgress)(_Outlet(out), clock)
+    return (_RichProgress if mode == "rich" else _PlainProgress)(_Outlet(out), clock, engine)
 
 
 class _Outlet:
@@ -90,9 +96,10 @@ class _Outlet:
 class _Display(Callback):
     """What both displays have in common: when something begins, and which epochs are shown."""
 
-    def __init__(self, out: _Outlet, clock: Callable[[], float]) -> None:
+    def __init__(self, out: _Outlet, clock: Callable[[], float], engine: bool) -> None:
         self._out = out
         self._clock = clock
+        self._engine = engine
         self._book: Book | None = None
 
     def on_fit_start(self, plan: FitPlan) -> None:
@@ -121,12 +128,13 @@ class _Display(Callback):
         if book is not None:
             if book.finished and book.finished[-1].row["epoch"] != book.shown:
                 self._show(book, book.finished[-1])
-            self._close(book, history)
+            made = engine_line(history) if self._engine else ""
+            self._close(book, history, [made] if made else [])
 
     def _open(self, book: Book) -> None: ...
     def _show(self, book: Book, entry: Entry) -> None: ...
     def _tick(self, book: Book, progress: EpochProgress, now: float) -> None: ...
-    def _close(self, book: Book, history: History) -> None: ...
+    def _close(self, book: Book, history: History, remarks: Sequence[str]) -> None: ...
 
 
 class _PlainProgress(_Display):
@@ -146,8 +154,9 @@ class _PlainProgress(_Display):
         if progress.steps and now - self._spoke >= LINE_EVERY:
             self._say(plain_progress(book, progress, now))
 
-    def _close(self, book: Book, history: History) -> None:
-        self._say(ending(history, book.plan))
+    def _close(self, book: Book, history: History, remarks: Sequence[str]) -> None:
+        for line in (ending(history, book.plan), *remarks):
+            self._say(line)
 
 
 class _RichProgress(_Display):
@@ -219,12 +228,14 @@ class _RichProgress(_Display):
                 self._stop = weakref.finalize(self, _stop_live, self._live)  # called at the latest when Python ends
             self._live.update(self._text(*above, *line), refresh=True)
 
-    def _close(self, book: Book, history: History) -> None:
+    def _close(self, book: Book, history: History, remarks: Sequence[str]) -> None:
         self._stop()
         if self._held:
             self._print_held(book)
         style = "bold red" if history.stopped == "non-finite" else "bold"
         self._console.print(ending(history, book.plan), style=style, soft_wrap=False)
+        for line in remarks:
+            self._console.print(line, soft_wrap=False)
 
 
 def _stop_live(live: Live) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "clock_time",
     "duration",
     "ending",
+    "engine_line",
     "is_shown",
     "live_line",
     "number",
@@ -131,6 +132,11 @@ def ending(history: History, plan: FitPlan) -> str:
     if stopped == "running":  # an error is on its way, or SIGTERM
         return f"cut short in epoch {last + 1} of {plan.epochs} after {duration(history.seconds)}{best}"
     return f"{'finished' if stopped == 'finished' and last == plan.epochs else 'ended at'} {where}{best}"
+
+
+def engine_line(history: History) -> str:
+    """What made the steps, and why, in one line: ``engine eager: a hook on layers.0``; empty if nobody knows."""
+    return f"engine {' '.join(history.engine.split())}" if history.engine and history.rows else ""
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class Trainer:
         monitor: str = "valid_loss",
         restore_best: bool | None = None,
         callbacks: Iterable[Callback] = (),
-        progress: ProgressMode = "auto",
+        progress: ProgressMode | Callback = "auto",
         loader_args: Mapping[str, Any] | None = None,
         check: bool = True,
         checkpoint: str | Path | Checkpoints | None = None,
@@ -244,6 +244,7 @@ class Trainer:
             restore_best: Give the model the best epoch's weights at the end; by default if ``patience`` is set.
             callbacks: Told what happens.
             progress: ``"auto"`` (a live display on a terminal, lines elsewhere), ``"rich"``, ``"plain"`` or ``"none"``.
+                It ends with how the training ended, and what made the steps and why. Or a callback that shows it.
             loader_args: For the ``DataLoader`` made for a ``Dataset``: ``{"num_workers": 4}``.
             check: Whether to look at the first batch, as :meth:`check` does, before it is trained on. Errors stop the
                 training; warnings are told as :class:`stoker.training.preflight.findings.CheckWarning`. The weights
@@ -359,6 +360,7 @@ class Trainer:
             finally:
                 history.seconds = time.perf_counter() - started
                 self.engine.close()
+                history.engine = self.engine_reason
                 for module, mode in modes:
                     module.training = mode
         return history
@@ -457,8 +459,8 @@ class Trainer:
     def _criteria(self) -> tuple[nn.Module, ...]:
         return tuple(part.criterion for part in self.objective.parts if isinstance(part.criterion, nn.Module))
 
-    def _watchers(self, callbacks: Iterable[Callback], progress: ProgressMode) -> list[Callback]:
-        watchers = [*callbacks, progress_callback(progress)]
+    def _watchers(self, callbacks: Iterable[Callback], progress: ProgressMode | Callback) -> list[Callback]:
+        watchers = [*callbacks, progress if isinstance(progress, Callback) else progress_callback(progress)]
         strange: list[object] = [watcher for watcher in watchers if not isinstance(watcher, Callback)]
         if strange:
             got = type(strange[0]).__name__

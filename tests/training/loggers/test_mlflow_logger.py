@@ -76,6 +76,7 @@ def test_every_column_of_the_history_is_there(store: str) -> None:
     assert run.data.params["parameters"] == "4"
     assert run.data.tags["by"] == "me"
     assert run.data.tags["stopped"] == "finished"
+    assert run.data.tags["engine_reason"] == history.engine == "eager: a callback listens to each step"
     assert run.data.tags["best_epoch"] == str(history.best_epoch)
     experiment = MlflowClient(tracking_uri=store).get_experiment(run.info.experiment_id)
     assert experiment.name == "housing"

@@ -73,6 +73,7 @@ def test_every_column_of_the_history_is_there(tmp_path: Path) -> None:
     assert "| device | cpu |" in plan
     assert "| parameters | 4 |" in plan
     assert text(events, "note") == "**first**"
+    assert text(events, "engine") == history.engine == "eager: a callback listens to each step"
     assert text(events, "end") == f"finished; best epoch: {history.best_epoch}"
 
 

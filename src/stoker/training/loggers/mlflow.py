@@ -37,8 +37,9 @@ class MLflowLogger(Logger):
     """Makes an MLflow run of each training: metrics, parameters, and in the end its status.
 
     Metrics: see :class:`stoker.training.loggers.logger.Logger`; they are sent every two seconds and at the end. The
-    plan of the training and ``params`` become the run's parameters, ``stopped`` and ``best_epoch`` its tags. The status
-    is ``FINISHED``, ``KILLED`` after Ctrl-C, and ``FAILED`` where an error or a loss that is not finite ended it.
+    plan of the training and ``params`` become the run's parameters; ``stopped``, ``best_epoch`` and ``engine_reason``
+    (what made the steps, and why) its tags. The status is ``FINISHED``, ``KILLED`` after Ctrl-C, and ``FAILED`` where
+    an error or a loss that is not finite ended it.
 
     It keeps to a run of its own: one that ``mlflow.start_run`` began is left alone. Needs the extra ``mlflow``; for
     logging to a server, the package ``mlflow-skinny`` does.
@@ -133,6 +134,7 @@ class MLflowLogger(Logger):
             self._send()
             self._client.set_tag(self.run_id, "stopped", history.stopped)
             self._client.set_tag(self.run_id, "best_epoch", str(history.best_epoch))
+            self._client.set_tag(self.run_id, "engine_reason", history.engine)
         finally:
             self._client.set_terminated(self.run_id, STATUS[history.stopped])
 

@@ -22,7 +22,8 @@ class TensorBoardLogger(Logger):
     """Writes event files that ``tensorboard --logdir DIRECTORY`` draws while training goes on.
 
     Scalars: see :class:`stoker.training.loggers.logger.Logger`. Besides, the plan of the training and ``params`` as a
-    table (the text ``plan``), how it ended (the text ``end``), and, for the HParams tab, ``params`` beside ``best/…``.
+    table (the text ``plan``), how it ended (the text ``end``), what made the steps and why (the text ``engine``), and,
+    for the HParams tab, ``params`` beside ``best/…``.
 
     Needs the extra ``tensorboard``.
 
@@ -80,6 +81,7 @@ class TensorBoardLogger(Logger):
         assert writer is not None
         try:
             writer.add_text("end", f"{history.stopped}; best epoch: {history.best_epoch}")
+            writer.add_text("engine", history.engine)
             plain = {
                 name: value if isinstance(value, (bool, int, float, str)) else str(value)
                 for name, value in self._params.items()

@@ -1,7 +1,8 @@
-"""Indices out of range: the compiled engine raises what torch raises, and no update is made of them."""
+"""Indices out of range, integers divided by zero: the compiled engine raises what torch raises, and makes no update."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,6 +113,60 @@ def test_labels_that_are_ignored_are_in_range() -> None:
         torch.manual_seed(0)
         models.append(nn.Linear(4, 3))
         trained(engine, models[-1], (X, labels), nn.CrossEntropyLoss())
+    assert_near(*models)
+
+
+DIVISIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tensor // tensor": lambda x: (x + 7) // x,
+    "number // tensor": lambda x: 100 // x,
+    "tensor // number": lambda x: x // 2 // x.min(),
+    "trunc": lambda x: torch.div(x + 7, x.int(), rounding_mode="trunc"),
+    "tensor % tensor": lambda x: (x + 7) % x,
+    "number % tensor": lambda x: 100 % x,
+    "fmod": lambda x: torch.fmod(x + 7, x),
+    "masked": lambda x: torch.where(x == 0, 1, 100 // x),  # what is not used, and yet an error
+}
+
+
+class Divides(nn.Module):
+    """Computes with whole numbers before its layer."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.how, self.last = how, nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.how(x)[:, None].float() / 100)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", DIVISIONS)
+def test_integers_that_are_divided_by_zero(how: str) -> None:
+    divisors = IDS + 1
+    divisors[130] = 0
+    mine, model = outcome("compiled", lambda: Divides(DIVISIONS[how]), divisors, Y)
+    theirs, expected = outcome("eager", lambda: Divides(DIVISIONS[how]), divisors, Y)
+    assert mine == theirs == "RuntimeError: ZeroDivisionError"
+    assert_near(model, expected)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda x: torch.where(x == 0, 1.0, 100 / x),
+        lambda x: torch.where(x == 0, 1.0, 100.0 // x),
+        lambda x: torch.where(x == 0, 1.0, torch.fmod(100.5 + x, x)),
+        lambda x: (x + 7) // 3 + (x + 7) % 4,
+    ],
+    ids=["true division", "floating //", "floating fmod", "by other numbers"],
+)
+def test_what_torch_divides_without_an_error_is_none(how: Callable[[Tensor], Tensor]) -> None:
+    divisors, models = IDS.clone(), []
+    assert 0 in divisors
+    for engine in ("compiled", "eager"):
+        torch.manual_seed(0)
+        models.append(Divides(how))
+        trainer, _ = trained(engine, models[-1], (divisors, Y))
+        assert trainer.engine_reason == f"{engine}: as asked"
     assert_near(*models)
 
 

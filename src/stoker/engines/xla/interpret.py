@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from stoker.engines.capture import refusal_of
 from stoker.engines.xla import ops  # noqa: F401  (fills the table)
 from stoker.engines.xla.dtypes import from_torch, jax_dtype
-from stoker.engines.xla.table import LOWERINGS, PLACES, RANDOM
+from stoker.engines.xla.table import FAULTS, LOWERINGS, RANDOM
 from stoker.errors import LoweringError
 
 __all__ = ["LOWERINGS", "UNLOWERED", "draws_numbers", "refusal", "to_jax", "unlowered"]
@@ -48,7 +48,8 @@ def to_jax(graph_module: fx.GraphModule, *, guarded: bool = False) -> Callable[.
     Args:
         graph_module: A functional graph of ATen operators with static shapes, as
             :func:`stoker.engines.decompositions.trace` makes it.
-        guarded: Whether its first output, which is floating, is to be NaN where an index is out of range.
+        guarded: Whether its first output, which is floating, is to be NaN where torch would raise an error for a
+            value, such as an index out of range or an integer that is divided by zero.
 
     Returns:
         A pure function ``f(*arrays, key=None) -> outputs``: one array per placeholder, in order, and the graph's
@@ -72,7 +73,7 @@ def to_jax(graph_module: fx.GraphModule, *, guarded: bool = False) -> Callable[.
             inputs = iter(arrays)
             values: dict[fx.Node, Any] = {}
             draws = 0
-            outside: dict[tuple[int, ...], Array] = {}  # by shape: one pass looks at all indices of a batch
+            faults: dict[tuple[int, ...], Array] = {}  # by shape: one pass looks at all indices of a batch
             for node in nodes:
                 if node.op == "placeholder":
                     values[node] = next(inputs)
@@ -90,11 +91,10 @@ def to_jax(graph_module: fx.GraphModule, *, guarded: bool = False) -> Callable[.
                         kwargs["key"] = jax.random.fold_in(key, draws)
                         draws += 1
                     values[node] = LOWERINGS[name](*args, **kwargs)
-                    for index, size, wraps in PLACES[name](*args, **kwargs) if guarded and name in PLACES else ():
-                        bad = (index < (-size if wraps else 0)) | (index >= size)
-                        outside[bad.shape] = outside[bad.shape] | bad if bad.shape in outside else bad
+                    for bad in FAULTS[name](*args, **kwargs) if guarded and name in FAULTS else ():
+                        faults[bad.shape] = faults[bad.shape] | bad if bad.shape in faults else bad
             found = pytree.tree_leaves(fx.map_arg(output.args[0], values.__getitem__))
-            for bad in outside.values():
+            for bad in faults.values():
                 found[0] = jax.numpy.where(bad.any(), jax.numpy.nan, found[0]).astype(found[0].dtype)
             return found
 

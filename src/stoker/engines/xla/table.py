@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LOWERINGS", "PLACES", "RANDOM", "Places", "lowering", "places", "random_lowering", "room_of"]
+from jax import Array
+
+__all__ = ["FAULTS", "LOWERINGS", "RANDOM", "Faults", "faults", "lowering", "random_lowering", "room_of"]
 
 Lowering = Callable[..., Any]
 L = TypeVar("L", bound=Lowering)
 
-Places = list[tuple[Any, int, bool]]
-"""Indices, how many places there are to index, and whether negative numbers count from the end."""
+Faults = list[Array]
+"""Of bool and any shape: true where a value is one that torch raises an error for."""
 
 LOWERINGS: dict[str, Lowering] = {}
 """By the operator's full name, such as ``aten.add.Tensor``."""
@@ -25,8 +27,8 @@ RANDOM: set[str] = set()
 """Those among them that draw random numbers: their function takes a ``key`` besides."""
 
 
-PLACES: dict[str, Callable[..., Places]] = {}
-"""What those that index are given, as a function of their arguments. torch raises an error where it is out of range."""
+FAULTS: dict[str, Callable[..., Faults]] = {}
+"""Of operators that torch raises an error in where values are not in order: what is out of order in their arguments."""
 
 
 def lowering(*names: str, library: str = "aten") -> Callable[[L], L]:
@@ -47,11 +49,15 @@ def lowering(*names: str, library: str = "aten") -> Callable[[L], L]:
     return enter
 
 
-def places(*names: str) -> Callable[[L], L]:
-    """Enter a function of an operator's arguments to the indices among them."""
+def faults(*names: str) -> Callable[[L], L]:
+    """Enter a function of an operator's arguments to their faults.
+
+    A program cannot raise an error. The operator's lowering gives anything where there is a fault, and who runs the
+    program learns of it from the loss, which is NaN then (:func:`stoker.engines.xla.interpret.to_jax`).
+    """
 
     def enter(function: L) -> L:
-        PLACES.update({f"aten.{name}": function for name in names})
+        FAULTS.update({f"aten.{name}": function for name in names})
         return function
 
     return enter

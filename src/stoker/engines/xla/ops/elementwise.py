@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import torch
 from jax import Array, lax
 
-from stoker.engines.xla.dtypes import Number, cast, promoted, promoted_float, torch_dtype
-from stoker.engines.xla.table import lowering
+from stoker.engines.xla.dtypes import Number, cast, promoted, promoted_float, result_dtype, torch_dtype
+from stoker.engines.xla.table import Faults, faults, lowering
 
 __all__: list[str] = []
 
@@ -161,6 +161,17 @@ def _div(a: Operand, b: Operand, *, rounding_mode: str | None = None) -> Array:
     if torch_dtype(a).is_floating_point:
         return jnp.trunc(a / b) if rounding_mode == "trunc" else _floor_quotient(a, b)
     return lax.div(*jnp.broadcast_arrays(a, b)) if rounding_mode == "trunc" else jnp.floor_divide(a, b)
+
+
+@faults("div.Tensor_mode", "div.Scalar_mode")
+def _zero_divisors(a: Operand, b: Operand, *, rounding_mode: str | None = None) -> Faults:
+    return [] if rounding_mode is None else _integer_zeros(a, b)
+
+
+@faults("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor", "fmod.Tensor", "fmod.Scalar")
+def _integer_zeros(a: Operand, b: Operand) -> Faults:
+    """Of integers, the divisors that are zero: of floating numbers they make infinities and NaN, and no error."""
+    return [] if result_dtype(a, b).is_floating_point else [jnp.asarray(b) == 0]
 
 
 def _floor_quotient(a: Array, b: Array) -> Array:

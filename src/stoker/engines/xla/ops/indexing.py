@@ -1,7 +1,7 @@
 """Reading and writing at places that are themselves values.
 
-torch demands that they are in range. The lowerings take it for granted, and give anything where it is not so; who runs
-a program learns of it from the loss, which is NaN then (:func:`stoker.engines.xla.interpret.to_jax`).
+torch demands that they are in range. The lowerings take it for granted, and give anything where it is not so, which is
+told besides (:func:`stoker.engines.xla.table.faults`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jax import Array, lax
 
 from stoker.engines.xla.dtypes import Number, cast, jax_dtype, torch_dtype
-from stoker.engines.xla.table import Places, lowering, places
+from stoker.engines.xla.table import Faults, faults, lowering
 from stoker.errors import LoweringError
 
 __all__: list[str] = []
@@ -24,13 +24,18 @@ IN_BOUNDS: Any = "promise_in_bounds"  # which spares the program a check of each
 Indices = Sequence[Array | None]
 
 
-@places("index.Tensor", "index_put.default")
-def _places_by_dimension(x: Array, indices: Indices, *_: Any, **__: Any) -> Places:
+def _outside(index: Array, size: int, *, wraps: bool = False) -> Array:
+    """Where an index is none of ``size`` places, counted from the end too if it ``wraps``."""
+    return (index < (-size if wraps else 0)) | (index >= size)
+
+
+@faults("index.Tensor", "index_put.default")
+def _outside_by_dimension(x: Array, indices: Indices, *_: Any, **__: Any) -> Faults:
     numbers = [(index, size) for index, size in zip(indices, x.shape, strict=False) if index is not None]
-    return [(index, size, True) for index, size in numbers if not _is_mask(index)]
+    return [_outside(index, size, wraps=True) for index, size in numbers if not _is_mask(index)]
 
 
-@places(
+@faults(
     "index_select.default",
     "gather.default",
     "scatter.src",
@@ -40,13 +45,13 @@ def _places_by_dimension(x: Array, indices: Indices, *_: Any, **__: Any) -> Plac
     "scatter.value_reduce",
     "scatter_reduce.two",
 )
-def _places_along(x: Array, dim: int, index: Array, *_: Any, **__: Any) -> Places:
-    return [(index, x.shape[dim] if x.ndim else 1, False)]
+def _outside_along(x: Array, dim: int, index: Array, *_: Any, **__: Any) -> Faults:
+    return [_outside(index, x.shape[dim] if x.ndim else 1)]
 
 
-@places("embedding.default")
-def _places_of_rows(weight: Array, indices: Array, *_: Any, **__: Any) -> Places:
-    return [(indices, weight.shape[0], False)]
+@faults("embedding.default")
+def _outside_of_rows(weight: Array, indices: Array, *_: Any, **__: Any) -> Faults:
+    return [_outside(indices, weight.shape[0])]
 
 
 @lowering("index.Tensor")

@@ -2,8 +2,9 @@
 
 A product of matrices takes another path through its library for another number of rows, and its sums then round
 differently in the last bits: a row alone, and the same row among a thousand, were measured to differ on the CPU in most
-networks. With one number of rows a row's outputs depended neither on its place nor on what filled the other places. So
-the last block is filled up with copies of its first row, and what they give is dropped.
+networks. With one number of rows, and rows that begin at like places in memory (:mod:`stoker.jobs.alignment`), a row's
+outputs depended neither on its place nor on what filled the other places. So the last block is filled up with copies of
+its first row, and what they give is dropped.
 
 A server asks again and again: for it what a call makes ready is made ready once (:class:`ReadyModel`).
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stoker.data.trees import Batch, call_model, tree_map
+from stoker.jobs.alignment import align, aligned_rows
 from stoker.training import evaluation
 from stoker.training.device import deterministic_algorithms
 from stoker.training.memory import naming_batch_size
@@ -86,7 +88,8 @@ def predict_in_blocks(trainer: Trainer, inputs: Tensors, rows: int) -> Any:
         OutOfMemoryError: A block does not fit.
     """
     blocks = Blocks(inputs, rows, trainer.device)
-    with naming_batch_size("predict", rows), deterministic_algorithms(trainer.deterministic):
+    settings = deterministic_algorithms(trainer.deterministic)
+    with naming_batch_size("predict", rows), settings, aligned_rows(trainer.model):
         outputs = evaluation.predict(trainer.model, blocks, device=trainer.device, autocast=trainer.autocast)
     return tree_map(lambda leaf: leaf[: blocks.n], outputs)
 
@@ -94,8 +97,9 @@ def predict_in_blocks(trainer: Trainer, inputs: Tensors, rows: int) -> Any:
 class ReadyModel:
     """:func:`predict_in_blocks` for who asks again and again: the same bits, sooner.
 
-    The model is put into evaluation mode, and stays there. It must be one that takes these inputs and draws no random
-    numbers when it evaluates, as all of Stoker's own: neither is looked at, and no generator is put back.
+    The model is put into evaluation mode, and stays there, with its linear layers' inputs laid out evenly. It must be
+    one that takes these inputs and draws no random numbers when it evaluates, as all of Stoker's own: neither is looked
+    at, and no generator is put back.
 
     Args:
         trainer: It has the model; without autocast.
@@ -104,6 +108,7 @@ class ReadyModel:
 
     def __init__(self, trainer: Trainer, rows: int) -> None:
         self._model = trainer.model.eval()
+        align(self._model)
         self._device = trainer.device
         self._deterministic = trainer.deterministic
         self._rows = rows

@@ -9,7 +9,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 7))')
 PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadfile --no-loadscope-reorder --durations=20
 
-.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints clean
+.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints bench-memory clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -115,6 +115,10 @@ bench-serving: $(VENV)/.installed
 # What a checkpoint after each epoch of Fashion-MNIST costs; the status is 1 above 3 %: some minutes.
 bench-checkpoints: $(VENV)/.installed
 	$(VENV)/bin/python -m benchmarks.checkpoints
+
+# The compiled engine's peak memory beside the eager one's, each in a process of its own; the status is 1 above 1.2 times.
+bench-memory: $(VENV)/.installed
+	$(VENV)/bin/python -m benchmarks.memory
 
 clean:
 	rm -rf $(VENV) $(LATEST) .venv-bench .venv-bench-latest build dist site src/*.egg-info

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from stoker.engines.xla.device import threads
+from stoker.engines.xla.heap import give_back
 from stoker.errors import ConfigError
 
 __all__ = ["compiled", "directory", "limit", "prune"]
@@ -41,7 +42,7 @@ def compiled(lowered: Any) -> Any:
     """Compile a lowered function, or find it compiled.
 
     A cache that the user has set for JAX is used as it is. Where the folder cannot be made or written, or others can
-    write to it, there is none: what it holds is run.
+    write to it, there is none: what it holds is run. Memory that compiling took goes back to the system.
 
     Args:
         lowered: Of ``jax.jit(…).lower(…)``.
@@ -56,12 +57,12 @@ def compiled(lowered: Any) -> Any:
         settings.update("jax_persistent_cache_min_compile_time_secs", WORTH)
         settings.update("jax_persistent_cache_min_entry_size_bytes", -1)
     in_use = settings.jax_compilation_cache_dir
-    if in_use is None or Path(in_use).parent != home:
-        return lowered.compile()
-    most, began = limit(), time.perf_counter()
+    ours = in_use is not None and Path(in_use).parent == home
+    most, began = limit() if ours else 0.0, time.perf_counter()
     program = lowered.compile()
-    if time.perf_counter() - began >= WORTH:  # else there is none more than before
+    if ours and time.perf_counter() - began >= WORTH:  # else there is none more than before
         prune(home, most)
+    give_back()
     return program
 
 

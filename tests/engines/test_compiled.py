@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stoker.engines import takeover
 from stoker.engines.registry import choose_engine
-from stoker.engines.xla.program import Program
 from stoker.engines.xla.table import LOWERINGS
 from stoker.training.callbacks import Callback
 from stoker.training.history import Row
@@ -452,36 +451,6 @@ def test_moments_that_lie_otherwise_than_their_weights_are_no_obstacle() -> None
         assert trainer.engine_reason == f"{engine}: as asked"
         models.append(model)
     assert_near(*models)
-
-
-class Own(nn.Sequential):
-    """Code that could look at a rate."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for module in self:
-            x = module(x)
-        return x
-
-
-@pytest.mark.parametrize(
-    ("kind", "layer", "programs"),
-    [(nn.Sequential, nn.Dropout, 1), (nn.Sequential, nn.AlphaDropout, 2), (Own, nn.Dropout, 2)],
-)
-def test_another_dropout_rate_takes_no_other_program(kind: Any, layer: Any, programs: int, made: list[Program]) -> None:
-    model: Any = kind(nn.Linear(4, 8), nn.Tanh(), layer(0.5), nn.Linear(8, 1), layer(0.25))
-    trainer = Trainer(model, "mse", "sgd", lr=0.0, engine="compiled", device="cpu", metrics=(), seed=2)
-    data = torch.ones(160, 4), torch.zeros(160, 1)
-    fitting: dict[str, Any] = {"epochs": 2, "batch_size": 16, "progress": "none", "check": False}
-    trainer.fit(data, **fitting)
-    assert (model[2].p, model[4].p) == (0.5, 0.25)
-    model[2].p = 1e-12
-    model[4].p = 1e-12
-    history = trainer.fit(data, **fitting)
-    assert trainer.engine.reason is None
-    assert len(made) == programs
-    with torch.no_grad():  # nothing is dropped any more, and a rate that was a constant would show
-        loss = float(model.eval()(data[0]).square().mean())
-    assert history.column("train_loss") == pytest.approx([loss, loss], rel=1e-5)
 
 
 def test_dropout_of_a_rate_that_is_an_input_keeps_the_mean() -> None:

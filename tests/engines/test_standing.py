@@ -20,16 +20,17 @@ from stoker.errors import CheckpointError
     [
         Standing("eager"),
         Standing("auto", program=True, idle=frozenset({"b", "a"}), exported=True, noise=3, timed=True, since="epoch 2"),
-        Standing("compiled", refusal="a hook on 0", reason="a hook on 0", changes=2, form="ab"),
+        Standing("compiled", refusal="a hook on 0", reason="a hook on 0", changes=2, form="ab", rates_constant=True),
     ],
 )
 def test_as_plain_data_and_back(standing: Standing) -> None:
     assert Standing.from_dict(json.loads(json.dumps(standing.as_dict()))) == standing
 
 
-def test_one_of_before_epochs_without_change_were_counted() -> None:
+@pytest.mark.parametrize("later", ["same", "rates_constant"])
+def test_one_of_before_more_was_kept(later: str) -> None:
     data = Standing("compiled", changes=2).as_dict()
-    del data["same"]
+    del data[later]
     assert Standing.from_dict(data) == Standing("compiled", changes=2)
 
 

@@ -26,7 +26,7 @@ from stoker.engines.capture import CaptureError, State, idle_parameters
 from stoker.engines.eager import EagerEngine
 from stoker.engines.outlook import surely_saved
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, form, form_digest, unsupported
-from stoker.engines.rates import known_code
+from stoker.engines.rates import are_constant, keep_constant, known_code
 from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.standing import Standing
 from stoker.engines.step import Epoch, EpochOutcome, Step, Watch
@@ -103,7 +103,7 @@ class AutoEngine:
         if self._certain is not None:
             certain = self._certain.standing(step, batches, under_way=under_way)
             return replace(certain, engine="auto", since=BY_SHAPE)
-        unknown = Standing("auto", reason=self.reason)
+        unknown = Standing("auto", reason=self.reason, rates_constant=are_constant(step.model))
         blank = replace(unknown, since=self._since, timed=True)
         if self._attempt is not None:
             from stoker.engines.takeover import stood
@@ -134,6 +134,8 @@ class AutoEngine:
 
     def _reopen(self, standing: Standing, step: Step, plan: Plan) -> None:
         """Be where the engine of another process was."""
+        if standing.rates_constant:
+            keep_constant(step.model)
         if standing.since == BY_SHAPE:
             from stoker.engines.compiled import CompiledEngine
 

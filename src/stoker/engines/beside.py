@@ -22,6 +22,7 @@ import torch
 
 from stoker.engines.capture import State, capture, refusal_of
 from stoker.engines.plan import Plan, form
+from stoker.engines.rates import are_constant, keep_constant
 from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.step import Step
 
@@ -87,7 +88,7 @@ def begin(step: Step, plan: Plan, idle: frozenset[str], *, at_once: bool = False
 
 class _Process:
     def __init__(self, step: Step, plan: Plan, idle: frozenset[str]) -> None:
-        self._idle = idle
+        self._idle, self._model = idle, step.model
         self._known = form(step, plan.source, State.of(step, idle))
         context = multiprocessing.get_context("fork")
         self._here, there = context.Pipe(duplex=False)
@@ -109,7 +110,9 @@ class _Process:
         if not self._here.poll():
             return None
         try:
-            refusal, pace, saved = self._here.recv()
+            rates_constant, refusal, pace, saved = self._here.recv()
+            if rates_constant:
+                keep_constant(self._model)
         except EOFError:  # it died: out of memory, a signal
             self._process.join(1)
             refusal, pace, saved = f"compiling ended with exit code {self._process.exitcode}", 0.0, None
@@ -153,7 +156,7 @@ def _work(reading: Connection, pipe: Connection, step: Step, plan: Plan, idle: f
     except Exception as error:
         result = refusal_of(error), 0.0, None
     with contextlib.suppress(BrokenPipeError):  # the training was killed
-        pipe.send(result)
+        pipe.send((are_constant(step.model), *result))
 
 
 class _Here:

@@ -9,7 +9,7 @@ Hyperparameters are inputs of the second, so that changing them changes no graph
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from stoker.data.trees import call_model
 from stoker.engines.collection import collected_later
 from stoker.engines.decompositions import trace
 from stoker.engines.fidelity import CommonNoise, far, foreign, repeated_noise, undone
-from stoker.engines.rates import known_code, rated
+from stoker.engines.rates import RateLookedAtError, are_constant, as_inputs, keep_constant, known_code, rated
 from stoker.engines.step import Step, one_number
 from stoker.engines.turning import Turned
 from stoker.engines.updates.averaging import average_weights
@@ -229,19 +229,8 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
         CaptureError: The step does something that cannot be traced.
     """
     empty = _scalars_of(state)
-    modules = [module for one in (step.model, *step.criteria) for module in one.modules()]
     try:
-        with undone(modules) as changed:
-            gradients = trace(
-                _gradient_function(step, state),
-                _plain(state.parameters),
-                _plain(state.buffers),
-                _plain(state.constants),
-                state.rates,
-                inputs,
-                targets,
-            )
-            changes = changed()
+        gradients, reason = _gradients(step, state, inputs, targets)
         turned = Turned.of(gradients, state.cohorts)
         parameters = turned.turn(_plain(state.parameters).values())
         slots = iter(turned.turn_slots(slot.detach() for slot in state.slots))
@@ -256,12 +245,51 @@ def traced(step: Step, state: State, inputs: Any, targets: Any) -> tuple[Capture
             turned.turn(average.detach() for average in state.averages) if state.averages else [],
             [torch.zeros((), dtype=torch.float64)] if state.averages else [],
         )
-        reason = changes.said or _unfaithful(step, state, gradients, changes.replaced, inputs, targets)
     except CaptureError:
         raise
     except Exception as error:  # whatever the user's module does that a trace cannot follow
         raise CaptureError(f"the step cannot be traced ({_in_short(error)})") from error
     return Captured(gradients, update, tuple(tuple(scalars) for scalars in empty), turned, step.device), reason
+
+
+def _gradients(step: Step, state: State, inputs: Any, targets: Any) -> tuple[fx.GraphModule, str | None]:
+    """The graph of the gradients, and in words what the step does besides, if anything.
+
+    Dropout rates are inputs of it, unless somebody's code looks at one, or the graph is not what the step computes:
+    then it is traced again with constants.
+    """
+    if state.rates and not are_constant(step.model):
+        known = step.kind is not None and all(map(known_code, (step.model, *step.criteria)))
+        try:
+            graph, besides = _gradients_with(step, state, state.rates, inputs, targets)
+            differs = None if besides else _differs_in_common_noise(step, state, graph, inputs, targets)
+            if known or differs is None:
+                return graph, besides or differs
+        except RateLookedAtError:
+            if known:  # trainings share its programs, whatever their rates
+                raise
+        keep_constant(step.model)
+    graph, besides = _gradients_with(step, state, {}, inputs, targets)
+    return graph, besides or _differs_in_common_noise(step, state, graph, inputs, targets)
+
+
+def _gradients_with(
+    step: Step, state: State, rates: Mapping[str, Tensor], inputs: Any, targets: Any
+) -> tuple[fx.GraphModule, str | None]:
+    """The graph with these rates as inputs, and what of the step cannot be in any."""
+    modules = [module for one in (step.model, *step.criteria) for module in one.modules()]
+    with undone(modules) as changed:
+        graph = trace(
+            _gradient_function(step, state, rates.keys()),
+            _plain(state.parameters),
+            _plain(state.buffers),
+            _plain(state.constants),
+            state.rates,
+            inputs,
+            targets,
+        )
+        changes = changed()
+    return graph, changes.said or _outside(state, graph, changes.replaced)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -292,7 +320,7 @@ class _Whole(nn.Module):
         return loss, dict(self.model.named_buffers())
 
 
-def _gradient_function(step: Step, state: State) -> Any:
+def _gradient_function(step: Step, state: State, rated: Collection[str]) -> Any:
     whole = _Whole(step)
     forms = {name: (buffer.shape, buffer.dtype) for name, buffer in state.buffers.items()}
 
@@ -310,34 +338,21 @@ def _gradient_function(step: Step, state: State) -> Any:
         return loss, {name: buffer.detach() for name, buffer in after.items()}
 
     def gradients(parameters: Any, buffers: Any, constants: Any, rates: Any, x: Any, y: Any) -> Any:
-        layers = {name: vars(step.model.get_submodule(name)) for name in rates}
-        written = {name: layer["p"] for name, layer in layers.items()}
-        try:
-            for name, layer in layers.items():
-                layer["p"] = rates[name]
+        with as_inputs(step.model, {name: rates[name] for name in rated}):
             found, (loss, own) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, buffers, constants, x, y)
-        finally:
-            for name, layer in layers.items():
-                layer["p"] = written[name]
         return loss, list(found.values()), list(own.values())
 
     return gradients
 
 
-def _unfaithful(
-    step: Step, state: State, graph: fx.GraphModule, replaced: Mapping[str, Tensor], inputs: Any, targets: Any
-) -> str | None:
-    """Why a graph is not what the step computes; ``None`` if nothing is found."""
+def _outside(state: State, graph: fx.GraphModule, replaced: Mapping[str, Tensor]) -> str | None:
+    """What a step reads or writes past the model; ``None`` if nothing is found."""
     moved = written(graph, len(state.parameters), list(state.buffers))
     outside = foreign(graph, {**state.parameters, **{name: state.buffers[name] for name in moved}})
     if outside is not None:
         return f"the step reads {outside} past the model"
     outside = foreign(graph, replaced)
-    if outside is not None:
-        return f"a step changes {outside}"
-    if not any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
-        return None  # the engine compares the program's own updates
-    return _differs_in_common_noise(step, state, graph, inputs, targets)
+    return None if outside is None else f"a step changes {outside}"
 
 
 def written(graph: fx.GraphModule, before: int, buffers: Sequence[str]) -> list[str]:
@@ -364,6 +379,9 @@ _COPIES = {"aten.clone.default", "aten.alias.default", "aten.detach.default", "a
 
 
 def _differs_in_common_noise(step: Step, state: State, graph: fx.GraphModule, inputs: Any, targets: Any) -> str | None:
+    """How a graph that draws is not what the step computes; ``None`` if nothing is found."""
+    if not any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in graph.graph.nodes):
+        return None  # the engine compares the program's own updates
     cast = torch.autocast(step.device.type, dtype=step.autocast, cache_enabled=False)
     before = _plain(state.buffers)
     kept = {name: buffer.clone() for name, buffer in before.items()}

@@ -19,6 +19,7 @@ from stoker.data.trees import Batch
 from stoker.engines.capture import State, idle_parameters, refusal_of
 from stoker.engines.eager import EagerEngine
 from stoker.engines.plan import CHANGING, Plan, form, form_digest, unsupported
+from stoker.engines.rates import are_constant, keep_constant
 from stoker.engines.reuse import PROGRAMS, sameness
 from stoker.engines.settled import Changes
 from stoker.engines.standing import Standing
@@ -79,6 +80,7 @@ class CompiledEngine:
         """See :class:`stoker.engines.step.Engine`."""
         changes, attempt = self._changes, self._attempt
         blank = Standing("compiled", changes=changes.count, same=changes.same, form=changes.form, reason=self.reason)
+        blank = replace(blank, rates_constant=are_constant(step.model))
         if attempt is None or not isinstance(batches, ResidentBatches):
             return blank
         if under_way:
@@ -110,6 +112,8 @@ class CompiledEngine:
             self._noise = int(torch.randint(2**31 - 1, ()))  # of this epoch, from the generator seeded for it
         self._data = Data.of(plan.source, self._data)
         if self._resumed is not None:
+            if self._resumed.rates_constant:
+                keep_constant(step.model)
             if self._resumed.program or self._resumed.refusal is not None:
                 self._attempt = reopened(self._resumed, step, plan, self._data)
             self._resumed = None

@@ -15,6 +15,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from stoker.engines.rates import DROPOUTS
 from stoker.engines.recurrent import layers
 
 __all__ = ["decomposition_table", "trace"]
@@ -121,14 +122,6 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
     return output, weights if wanted else None
 
 
-def _dropout(x: Tensor, p: float | Tensor = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not isinstance(p, Tensor):
-        return F.dropout(x, p, training, inplace)
-    kept = torch.rand_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) < 1 - p  # as torch's bernoulli
-    result = torch.where(kept, x / (1 - p).to(x.dtype), torch.zeros((), dtype=x.dtype, device=x.device))
-    return x.copy_(result) if inplace else result
-
-
 def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     if mode != "circular":
         return F.pad(x, pad, mode, value)
@@ -149,7 +142,7 @@ def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
 
 
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.dropout: _dropout,
+    **DROPOUTS,
     F.multi_head_attention_forward: _multi_head_attention,
     F.one_hot: _one_hot,
     F.pad: _pad,

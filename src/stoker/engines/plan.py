@@ -17,7 +17,7 @@ from stoker.data.trees import Batch, leaves, outline, tree_map
 from stoker.engines.capture import CaptureError, State, uncapturable
 from stoker.engines.eager import windows
 from stoker.engines.held import code_of, held_by, held_values, mark
-from stoker.engines.rates import rated
+from stoker.engines.rates import are_constant, rated
 from stoker.engines.step import Epoch, Step
 from stoker.engines.updates.protocol import UnsupportedOptimizerError
 from stoker.engines.updates.registry import update_for
@@ -113,19 +113,30 @@ def form(step: Step, source: ResidentBatches, state: State) -> tuple[Any, ...]:
     """What a program depends on; another form needs another program.
 
     What modules and criteria hold besides parameters and buffers (a temperature, class weights) is traced as a
-    constant, and so is their code; dropout rates that are inputs are not. Variables outside of them are not seen.
+    constant, and so is their code. Variables outside of them are not seen.
 
     Args:
         step: What it carries out.
         source: The data.
         state: With the parameters that it moves.
+
+    Returns:
+        Of which the last are the dropout rates that the step is given. They count only where they are constants, which
+        nobody knows before a program is made; see :func:`current_state`.
     """
-    return _form(step, source, state, portable=False)
+    return *_form(step, source, state, portable=False), _rates(step)
 
 
 def form_digest(step: Step, source: ResidentBatches, state: State) -> str:
     """A hash of :func:`form` that another process can compare: without where objects lie in memory."""
-    return hashlib.blake2b(repr(_form(step, source, state, portable=True)).encode(), digest_size=16).hexdigest()
+    described = _form(step, source, state, portable=True)
+    if are_constant(step.model):
+        described = *described, _rates(step)
+    return hashlib.blake2b(repr(described).encode(), digest_size=16).hexdigest()
+
+
+def _rates(step: Step) -> tuple[float, ...]:
+    return tuple(float(module.p) for _, module in rated(step.model))
 
 
 def _form(step: Step, source: ResidentBatches, state: State, *, portable: bool) -> tuple[Any, ...]:
@@ -217,7 +228,9 @@ def current_state(step: Step, source: ResidentBatches, idle: frozenset[str], kno
         state = State.of(step, idle)
     except CaptureError:
         return None
-    return state if known == form(step, source, state) else None
+    now = form(step, source, state)
+    rates_fit = known[-1:] == now[-1:] or not are_constant(step.model)
+    return state if known[:-1] == now[:-1] and rates_fit else None
 
 
 def _gathered(source: ResidentBatches, rows: Tensor) -> Batch:

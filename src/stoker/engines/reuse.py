@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stoker.engines.capture import State
 from stoker.engines.plan import Plan, arrangement, shape_of_work
-from stoker.engines.rates import known_code, rated
+from stoker.engines.rates import are_constant, known_code, rated
 from stoker.engines.step import Step
 
 __all__ = ["PROGRAMS", "Kept", "sameness"]
@@ -53,7 +53,7 @@ def sameness(step: Step, plan: Plan, state: State) -> Hashable | None:
         plan: An epoch over its data.
         state: With the parameters that it moves.
     """
-    if step.kind is None or not all(map(known_code, (step.model, *step.criteria))):
+    if step.kind is None or not all(map(known_code, (step.model, *step.criteria))) or are_constant(step.model):
         return None
     inputs = {id(module) for _, module in rated(step.model)}
     modules = [module for one in (step.model, *step.criteria) for module in one.modules()]

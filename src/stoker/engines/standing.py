@@ -33,6 +33,8 @@ class Standing:
         same: For how many epochs it has been the same since; see :class:`stoker.engines.settled.Changes`.
         form: A hash of the step's form, between epochs: what is made for it does not hold for another. Where nothing is
             made any more, that of the last epoch.
+        rates_constant: Whether the model's code looks at its dropout rates; see
+            :func:`stoker.engines.rates.are_constant`.
     """
 
     engine: str
@@ -47,6 +49,7 @@ class Standing:
     changes: int = 0
     same: int = 0
     form: str | None = None
+    rates_constant: bool = False
 
     @property
     def choice(self) -> tuple[bool, str | None] | None:
@@ -77,8 +80,9 @@ class Standing:
             "changes": (int,),
             "same": (int,),
             "form": (str, type(None)),
+            "rates_constant": (bool,),
         }
-        data = {"same": 0, **data}  # checkpoints of before it was counted
+        data = {"same": 0, "rates_constant": False, **data}  # checkpoints of before they were kept
         fits = set(data) == set(kinds) and all(isinstance(data[name], kind) for name, kind in kinds.items())
         if not fits or not all(isinstance(name, str) for name in data["idle"]):
             raise CheckpointError("checkpoint", "must say how its engine stood", str(data)[:100], "It is damaged.")

@@ -9,7 +9,7 @@ BENCH := .venv-bench$(if $(filter latest,$(BENCH_TORCH)),-latest)
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 7))')
 PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadfile --no-loadscope-reorder --durations=20
 
-.PHONY: demo test test-quick test-latest test-long test-chaos fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints bench-memory clean
+.PHONY: demo test test-quick test-latest test-long test-chaos test-operators fuzz lint docs docs-serve bench bench-check bench-quick bench-report bench-eager bench-flights bench-preset bench-study bench-serving bench-checkpoints bench-memory clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Stoker needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -33,6 +33,12 @@ test: $(VENV)/.installed lint docs
 # Kills, hostile files and fuzzing at length: minutes more than belong into each run of the suite.
 test-long: $(VENV)/.installed $(VENV)/.fuzzes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m long
+
+# The lowerings on twenty of torch's samples for each operator, where the suite has four: some minutes. SAMPLES: how many.
+test-operators: SAMPLES ?= 20
+test-operators: $(VENV)/.installed
+	SAMPLES=$(SAMPLES) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(CORES) --dist load tests/engines/test_xla_ops.py -k test_results_and_gradients_equal_torchs
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(CORES) --dist load tests/engines/test_xla_mixed.py
 
 test-quick: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow"

@@ -236,6 +236,26 @@ def test_layers(engine: str, layer: str) -> None:
     check(engine, make, inputs, rows(1, seed=1), nn.MSELoss(), "adam" if engine == "eager" else "sgd", lr=0.01)
 
 
+@pytest.mark.parametrize(
+    "layer", [pytest.param(name, marks=pytest.mark.long if name in ("dropout", "lstm") else []) for name in LAYERS]
+)
+def test_layers_with_adam_in_double_precision(layer: str) -> None:
+    make, inputs = LAYERS[layer]
+    exact = without_noise(make)
+    x = inputs.double() if inputs.is_floating_point() else inputs
+    y = rows(1, seed=1).double()
+    model, by_hand = built(exact).double(), built(exact).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    trainer = Trainer(model, "mse", optimizer, engine="compiled", device="cpu", seed=SEED, metrics=())
+    history = trainer.fit((x, y), epochs=EPOCHS, batch_size=BATCH, progress="none")
+    carried_out(trainer)
+    losses, _ = loop(by_hand, nn.MSELoss(), torch.optim.Adam(by_hand.parameters(), lr=0.01), x, y)
+    # A gradient that is zero is rounding of 1e-17 here, and Adam's eps of 1e-8 makes no step of it.
+    assert history.column("train_loss") == pytest.approx(losses, rel=1e-8, abs=0)
+    for (name, mine), theirs in zip(model.state_dict().items(), by_hand.state_dict().values(), strict=True):
+        assert mine.numpy() == pytest.approx(theirs.numpy(), rel=1e-8, abs=1e-8), name
+
+
 def without_noise(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     def made() -> nn.Module:
         model = make()
@@ -350,6 +370,17 @@ def both(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     return F.mse_loss(outputs["price"], targets["price"]) + 0.5 * F.cross_entropy(outputs["kind"], targets["kind"])
 
 
+class InATuple(Heads):
+    """Returns the same by place."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.price(x), self.kind(x)
+
+
+def both_by_place(outputs: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+    return F.mse_loss(outputs[0], targets[0]) + 0.5 * F.cross_entropy(outputs[1], targets[1])
+
+
 def in_a_list(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().mean(dim=0)  # of shape [1], which backward() takes as well
 
@@ -377,6 +408,12 @@ OBJECTIVES: dict[str, tuple[Callable[[], nn.Module], Any, Any]] = {
     "a function": (mlp, rows(1, seed=1), lambda outputs, targets: (outputs - targets).abs().pow(1.5).mean()),
     "one number in a list": (mlp, rows(1, seed=1), in_a_list),
     "several outputs": (Heads, {"price": rows(1, seed=1), "kind": labels(3)}, both),
+    "outputs in a tuple": (InATuple, (rows(1, seed=1), labels(3)), both_by_place),
+    "a criterion for each place": (
+        InATuple,
+        (rows(1, seed=1), labels(3)),
+        {0: Loss("mse", target=0), 1: Loss("cross-entropy", target=1, weight=0.5)},
+    ),
     "sample weights": (mlp, {"y": rows(1, seed=1), "w": WEIGHTS}, Loss("mse", target="y", sample_weight="w")),
     "sample weights of classes": (
         lambda: nn.Linear(4, 3),
@@ -384,7 +421,11 @@ OBJECTIVES: dict[str, tuple[Callable[[], nn.Module], Any, Any]] = {
         Loss("cross-entropy", target="y", sample_weight="w"),
     ),
 }
-BY_HAND = {"sample weights": weighed(F.mse_loss), "sample weights of classes": weighed(F.cross_entropy)}
+BY_HAND = {
+    "a criterion for each place": both_by_place,
+    "sample weights": weighed(F.mse_loss),
+    "sample weights of classes": weighed(F.cross_entropy),
+}
 
 
 @engines

@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from optimizer_options import KINDS
 from stoker.engines.updates.averaging import average_weights, averaging_weights
 from stoker.engines.updates.clipping import clip_grad_norm
 from stoker.engines.updates.protocol import Counts, UnsupportedOptimizerError, Update
@@ -30,30 +31,6 @@ STEPS = 25
 # Relative and absolute; parameters and slots are of the order of 1.
 TOLERANCE = {torch.float32: (1e-6, 1e-7), torch.float64: (1e-13, 1e-14)}
 
-KINDS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
-    "sgd": (optim.SGD, {}),
-    "sgd-momentum": (optim.SGD, {"momentum": 0.9}),
-    "sgd-dampening": (optim.SGD, {"momentum": 0.8, "dampening": 0.3}),
-    "sgd-nesterov": (optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "adam": (optim.Adam, {}),
-    "adam-amsgrad": (optim.Adam, {"amsgrad": True, "betas": (0.7, 0.9)}),
-    "adam-decoupled": (optim.Adam, {"decoupled_weight_decay": True}),
-    "adam-forgetful": (optim.Adam, {"betas": (0.3, 0.8), "eps": 1e-3}),  # lerp has another formula below β = ½
-    "adamw": (optim.AdamW, {}),
-    "adamw-amsgrad": (optim.AdamW, {"amsgrad": True}),
-    "rmsprop": (optim.RMSprop, {}),
-    "rmsprop-momentum": (optim.RMSprop, {"momentum": 0.9}),
-    "rmsprop-centered": (optim.RMSprop, {"centered": True, "alpha": 0.9}),
-    "rmsprop-both": (optim.RMSprop, {"centered": True, "momentum": 0.5}),
-    "adagrad": (optim.Adagrad, {}),
-    "adagrad-decay": (optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.3}),
-    "nadam": (optim.NAdam, {}),
-    "nadam-decoupled": (optim.NAdam, {"decoupled_weight_decay": True, "momentum_decay": 0.05}),
-    "radam": (optim.RAdam, {}),
-    "radam-decoupled": (optim.RAdam, {"decoupled_weight_decay": True, "betas": (0.9, 0.95)}),
-    "radam-never": (optim.RAdam, {"betas": (0.9, 0.6)}),
-    "adamax": (optim.Adamax, {"betas": (0.8, 0.9)}),
-}
 kinds = pytest.mark.parametrize("kind", sorted(KINDS))
 both_dtypes = pytest.mark.parametrize(
     "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str

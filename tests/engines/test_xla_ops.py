@@ -101,6 +101,32 @@ def test_results_and_gradients_equal_torchs(name: str, dtype: torch.dtype) -> No
     compare(trace(function, *tensors), tensors, expected, ROUGHER if name in SINGLE_NORMS else TOLERANCES)
 
 
+FLOATS_ONLY = [case for case in CASES if case[1] == torch.float32]
+GROUPS = [FLOATS_ONLY[place : place + 10] for place in range(0, len(FLOATS_ONLY), 10)]  # each a program, to be quick
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0][0]}-{str(group[0][1])[6:]} and on")
+def test_one_sample_of_each(group: list[tuple[str, torch.dtype]], request: pytest.FixtureRequest) -> None:
+    """The quick suite's part of it, and that of the newest torch."""
+    names = {getattr(item, "originalname", None) for item in request.session.items}
+    if test_results_and_gradients_equal_torchs.__name__ in names:
+        pytest.skip("more samples of each operator are compared besides")
+    chosen = [(name, dtype, sample) for name, dtype in group for sample in samples(name, dtype, 1)]
+    function, tensors = together([sample for *_, sample in chosen])
+    expected = function(*(tensor.clone() for tensor in tensors))
+    outputs = run(trace(function, *tensors), *tensors)
+    assert len(outputs) == len(expected)
+    for name, dtype, sample in chosen:
+        count = len(sample(*sample.tensors))
+        try:
+            assert_same(outputs[:count], expected[:count], ROUGHER if name in SINGLE_NORMS else TOLERANCES)
+        except AssertionError as error:
+            raise AssertionError(f"{name} of {dtype}") from error
+        outputs, expected = outputs[count:], expected[count:]
+    assert not outputs
+
+
 aten = torch.ops.aten
 FLOATS, WHOLES = torch.linspace(-2.3, 2.9, 12).reshape(3, 4), torch.arange(12).reshape(3, 4) - 5
 PLACES = torch.tensor([[2, 0, 1, 1]])
@@ -207,7 +233,7 @@ def test_calls_that_no_sample_makes(name: str) -> None:
 
 def test_every_lowering_was_compared(request: pytest.FixtureRequest) -> None:
     ran = [item for item in request.session.items if item.path == Path(__file__)]
-    if len(ran) < len(CASES) + len(CALLS) + 1:
+    if len(ran) < len(CASES) + len(GROUPS) + len(CALLS) + 1:
         pytest.skip("only some of the tests in this file were asked for")
     left = LOWERINGS.keys() - RANDOM - EXERCISED
     assert not left, ", ".join(sorted(left))

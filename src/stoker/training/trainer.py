@@ -36,6 +36,7 @@ from stoker.training.checkpoints.state import Parts, restored
 from stoker.training.device import autocast_dtype, deterministic_algorithms, resolve_device
 from stoker.training.history import History
 from stoker.training.interrupts import CtrlC
+from stoker.training.layout import channels_innermost
 from stoker.training.lazy import is_lazy, materialise
 from stoker.training.loop import Loop
 from stoker.training.lr_finder import LrCurve, find_lr
@@ -102,7 +103,8 @@ class Trainer:
             begins eagerly, has a program made beside it where the job is long enough, and hands over to it if what is
             left is then done sooner (:mod:`stoker.engines.auto`). That depends on a clock; with ``deterministic``, on
             the job's shape alone.
-        channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions.
+        channels_last: Lay images out with the channels innermost; by default where the model has 2-D convolutions, and
+            PyTorch has a safe gradient of each in that layout (:mod:`stoker.training.layout`).
         distributed: Train together with other processes, each on its share of every batch; by default where
             ``torchrun`` started several. See :mod:`stoker.engines.replicas`.
 
@@ -164,7 +166,7 @@ class Trainer:
         self.autocast = autocast_dtype(precision)
         self.engine = choose_engine(engine, deterministic=deterministic) if isinstance(engine, str) else engine
         self.engine_asked = engine if isinstance(engine, str) else engine.name
-        self.channels_last = _has_convolutions(model) if channels_last is None else channels_last
+        self.channels_last = channels_innermost(model, channels_last, self.device)
         self.model = model.to(self.device)
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -588,10 +590,6 @@ class Trainer:
             raise ConfigError("monitor", 'must begin with "valid_"', repr(monitor), "Such as valid_loss or valid_rmse.")
         better = score_direction(monitor.removeprefix("valid_"), self.objective)
         return BestWeights(monitor, better, min_delta, patience)
-
-
-def _has_convolutions(model: nn.Module) -> bool:
-    return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in model.modules())
 
 
 def _is_count(value: object) -> bool:

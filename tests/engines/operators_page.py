@@ -21,6 +21,9 @@ To add one: a function with the operator's own arguments in the room where it be
 `@lowering("name.overload")` (`@random_lowering` if it draws random numbers: it then gets a `key`), a sample in
 `tests/engines/test_xla_ops.py`, and this page written anew: `python tests/engines/operators_page.py`.
 Where torch can write an operator in terms of others, a line in `decompositions.py` will do instead.
+
+Losses, their gradients and attention have no room of their own: torch writes them in terms of the operators below, and
+so they are captured. Embeddings are under indexing.
 """
 
 

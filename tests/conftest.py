@@ -32,16 +32,20 @@ NEAR_TORCH = ("exporting", "metrics", "runs", "sklearn")
 """Those whose quick tests are."""
 
 AT_LENGTH = (
+    "benchmarks/test_sides.py",
     "cli/test_cli_report.py::test_doctor_for_real",
     "distributed/test_together.py::test_they_come_to_what_one_comes_to[sgd-three]",
     "engines/test_standing.py::test_the_digest_of_a_form_does_not_depend_on_how_texts_are_hashed",
     "exporting/test_export_cli.py::test_the_table_has_figures",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[onnx, preset",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, bins",
-    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, own, a number",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, own",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, wide-deep",
     "exporting/test_export_files.py::test_optimizing_torchscript_leaves_less_to_do",
     "exporting/test_import_weights.py::test_damage_by_chance_ends_in_an_error_of_ours_or_in_tensors[2]",
+    "exporting/test_libtorch.py",
     "reporting/test_report_page.py::test_thousands_of_columns_and_many_classes_are_bounded",
+    "serving/test_onnx_backend.py::test_workers_share_what_the_first_process_made",
     "serving/test_own_models_served.py::test_served_as_onnx_within_the_tolerance_of_the_export",
     "serving/test_stopping.py::test_a_worker_that_cannot_start_ends_them_all",
     "serving/test_stopping.py::test_workers_end_with_the_process_that_started_them",
@@ -49,17 +53,28 @@ AT_LENGTH = (
     "sklearn/test_sklearn_selection.py::test_on_digits_it_is_no_worse_than_scikit_learns_network",
     "tuning/test_batched.py::test_a_batch_is_drawn_from_the_batches_before",
     "tuning/test_batched.py::test_a_study_of_several_batches_is_repeatable",
+    "tuning/test_batched.py::test_trainers_of_the_users_own",
     "tuning/test_batched.py::test_trials_are_what_they_are_alone[adam-none]",
+    "tuning/test_batched.py::test_what_is_left_of_a_batch_goes_on_to_the_same_bits[False]",
+    "tuning/test_batched.py::test_who_is_pruned_changes_no_bit_of_the_others",
     "tuning/test_killed_workers.py::test_a_lone_worker_that_is_killed_again_and_again",
+    "tuning/test_killed_workers.py::test_connections_that_break_lose_nothing",
+    "tuning/test_killed_workers.py::test_four_workers_share_the_trials[sqlite]",
+    "tuning/test_killed_workers.py::test_workers_that_are_killed_at_random_lose_nothing[sqlite]",
+    "tuning/test_threads.py::test_workers_have_theirs_and_so_have_their_programs[auto-4-2]",
+    "tuning/test_tune.py::test_a_study_that_is_out_of_time_goes_on[1]",
     "tuning/test_tune.py::test_each_sampler_goes_on_as_if_never_stopped",
     "tuning/test_tune.py::test_other_pruners_give_up_what_is_hopeless",
     "tuning/test_tune.py::test_two_processes_share_a_study",
     "tuning/test_tune_killed.py::test_a_trial_goes_on_from_its_own_last_epoch",
     "tuning/test_tune_killed.py::test_ctrl_c_leaves_a_study_that_goes_on",
     "tuning/test_tune_killed.py::test_the_death_of_a_worker_is_made_good_by_the_command",
+    "tuning/test_tune_killed.py::test_two_machines_with_two_workers_each_share_a_study",
     "tuning/test_tune_killed.py::test_workers_end_with_the_command_that_started_them",
 )
-"""What takes ten seconds and more, and is near to something that each run of the suite has: ``make test-long``."""
+"""What takes ten seconds and more, and is near to something that each run of the suite has: ``make test-long``.
+
+Whether the sides of the benchmark do the same work is tested before each benchmark, too: ``make bench-check``."""
 
 
 FIRST = ("tuning", "chaos", "serving", "exporting")

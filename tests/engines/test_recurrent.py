@@ -174,7 +174,11 @@ def test_autocast_and_projected_states_are_written_out(kind: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
             return layer(x)[0].float()
 
+    try:
+        expected = function(x)
+    except RuntimeError as error:  # oneDNN's, on processors without AVX-512
+        pytest.skip(f"torch has no such layer in bfloat16 on this processor: {error}")
     graph = trace(function, x)
     assert not ours_in(graph)
-    torch.testing.assert_close(graph(x), function(x), rtol=0.05, atol=0.02)
+    torch.testing.assert_close(graph(x), expected, rtol=0.05, atol=0.02)
     assert not ours_in(graph_of(nn.LSTM(WIDTH, UNITS, proj_size=2), 3))

@@ -257,7 +257,7 @@ def repeated_noise(forward: Callable[[], object]) -> bool:
     )
 
 
-def far(mine: Tensor, theirs: Tensor, *, half: bool, scale: float = 0.0, apart: float = 0.0) -> bool:
+def far(mine: Tensor, theirs: Tensor, *, half: bool, scale: float = 0.0) -> bool:
     """Whether two tensors differ by more than rounding, as a whole: single elements may lie at an activation's kink.
 
     Args:
@@ -265,12 +265,10 @@ def far(mine: Tensor, theirs: Tensor, *, half: bool, scale: float = 0.0, apart: 
         theirs: Another of its shape; if it has whole numbers, ``mine`` must have the same.
         half: Whether they were computed in half precision.
         scale: A norm of what rounding errors are part of, as the largest gradient's is beside one that cancels out.
-        apart: By how much each number may be apart besides, since what it was computed from is.
     """
     if not theirs.is_floating_point():
         return not torch.equal(mine, theirs)
     if not bool(torch.isfinite(theirs).all()):
         return False  # the step itself goes wrong, which is told elsewhere
     allowed = (0.1 if half else 1e-2) * float(theirs.norm()) + (1e-2 if half else 1e-5) * max(scale, 1e-6)
-    allowed += apart * math.sqrt(theirs.numel())
     return float((mine.to(theirs.dtype) - theirs).norm()) > allowed

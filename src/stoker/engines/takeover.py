@@ -201,26 +201,27 @@ def first_updates(
     Returns:
         The attempt; without its program if that differs by more than rounding. ``None`` if the epoch was ended.
     """
-    assert attempt.program is not None
-    state, signature = State.of(step, attempt.idle), attempt.program.signature
-    before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
-    scan = Scan(attempt.program, step, state, plan, data, seed)
-    start, losses = outcome.steps, list[float]()
-    for place in range(start, start + COMPARED):
+    program = attempt.program
+    assert program is not None
+    for place in range(outcome.steps, outcome.steps + COMPARED):  # each from the same state
+        state, losses = State.of(step, attempt.idle), list[float]()
+        before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        scan = Scan(program, step, state, plan, data, seed)
         scan.put(place, [[float(group["lr"])] for group in state.groups], state.groups)
         if not real_update(step, plan, outcome, losses):
             return None
-    try:
-        found = scan.made(start, start + COMPARED)
-    except Exception as error:  # whatever keeps a program from being run; the real steps were made
-        return replace(attempt, program=None, refusal=refusal_of(error))
-    if signature.draws:  # as many as were compared when it was made
-        bad = [loss for loss in found if not math.isfinite(loss)]
-        refusal = f"the compiled step's loss is {bad[0]}" if bad else None
-    else:
-        buffers = dict(step.model.named_buffers())
-        refusal = difference(scan.carry, found, Came(losses, before, state.parameters, buffers), half=signature.half)
-    return replace(attempt, program=None, refusal=refusal) if refusal is not None else attempt
+        try:
+            (loss,) = scan.made(place, place + 1)
+        except Exception as error:  # whatever keeps a program from being run; the real step was made
+            return replace(attempt, program=None, refusal=refusal_of(error))
+        if program.signature.draws:  # it was compared when it was made
+            refusal = None if math.isfinite(loss) else f"the compiled step's loss is {loss}"
+        else:
+            came = Came(losses[0], before, state.parameters, dict(step.model.named_buffers()))
+            refusal = difference(scan.carry, loss, came, half=program.signature.half)
+        if refusal is not None:
+            return replace(attempt, program=None, refusal=refusal)
+    return attempt
 
 
 def run_epoch(

@@ -77,7 +77,8 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in runs:
         part = [f"{what} {', '.join(run[what])}" for what in ("jobs", "sides") if run[what]]
         part.append(f"threads {', '.join(map(str, run['threads']))}")
-        told.append(f"{run['date']}, commit {run['commit'] or 'unknown'}, {run['seconds'] / 60:.0f} minutes")
+        took = "unknown" if run["seconds"] is None else f"{run['seconds'] / 60:.0f} minutes"
+        told.append(f"{run['date']}, commit {run['commit'] or 'unknown'}, duration {took}")
         told[-1] += f" ({'; '.join(part)})" if len(runs) > 1 else ""
     return f"One run: {told[0]}." if len(told) == 1 else f"Not one run but {len(told)}: {'. '.join(told)}."
 

@@ -16,7 +16,7 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     page = report.page(results())
     assert "Measured 2026-01-02T03:04+00:00 on Some Processor, 2 cores, Linux, Python 3.11.1." in page
     assert "torch 2.13.0. Without torchvision." in page
-    assert "One run: 2026-01-02T03:04+00:00, commit abc1234, 50 minutes." in page
+    assert "One run: 2026-01-02T03:04+00:00, commit abc1234, duration 50 minutes." in page
 
 
 def test_figures_of_several_runs_are_said_to_be_so() -> None:
@@ -25,7 +25,7 @@ def test_figures_of_several_runs_are_said_to_be_so() -> None:
     changed["about"]["runs"].append({**first, "jobs": ["cnn"], "sides": ["jax", "loop"], "commit": ""})
     page = report.page(changed)
     assert "Not one run but 2: " in page
-    assert "commit unknown, 50 minutes (jobs cnn; sides jax, loop; threads 1)" in page
+    assert "commit unknown, duration 50 minutes (jobs cnn; sides jax, loop; threads 1)" in page
     assert ", in 2 runs. All of it" in report.short(changed)
 
 

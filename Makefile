@@ -81,11 +81,11 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 		--requirement benchmarks/requirements.txt --editable .
 	touch $@
 
-# Stoker beside its peers: an hour or so on two cores. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --rounds 5'.
+# Stoker beside its peers; at its end it says how long it took. BENCH_ARGS: see benchmarks/run.py, such as '--jobs california --rounds 5'.
 bench: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --keep $(BENCH_ARGS)
 
-# The same in small, within five minutes on two cores: its figures are not kept.
+# The same in small, some minutes: its figures are not kept.
 bench-quick: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --quick $(BENCH_ARGS)
 

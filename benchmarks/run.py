@@ -1,6 +1,6 @@
 """Stoker beside its peers, in one run: each measurement in a process of its own, the sides in turn.
 
-    make bench                   # all of it, about an hour on two cores; then the report
+    make bench                   # all of it, long; then the report
     make bench-quick             # in small, minutes
     python -m benchmarks.run [--jobs california,fashion] [--sides stoker-auto,loop] [--threads 1,2] [--rounds 3] ...
     python -m benchmarks.run --after benchmarks/results/latest.json --jobs lstm --keep     # added to what there is

@@ -97,13 +97,7 @@ def captured_step(step: Step, state: State, plan: Plan, data: Data) -> tuple[Cap
 
 
 def compared_program(step: Step, state: State, plan: Plan, data: Data) -> Program:
-    """Capture a step, and make a program of it; of one that draws noise, its first updates are compared.
-
-    Args:
-        step: The step.
-        state: As it is now.
-        plan: Any epoch over the data.
-        data: The data as arrays.
+    """The program of what :func:`captured_step` captures; of one that draws noise, its first updates are compared.
 
     Raises:
         CaptureError: The step cannot be traced, operators have no lowering, or the program computes something else.

@@ -24,7 +24,7 @@ def evenly(x: Tensor) -> Tensor:
     """The same numbers, each row beginning at a multiple of a register's bytes.
 
     Args:
-        x: ``[..., width]``.
+        x: ``[rows, width]``. One of more dimensions stays as it is: torch copies it into rows of its own.
 
     Returns:
         ``x`` itself if it lies so already.

@@ -16,7 +16,7 @@ from stoker.engines.rehearsal import Came, Rehearsal, difference
 from stoker.engines.standing import Standing
 from stoker.engines.step import EpochOutcome, Step, Watch
 from stoker.engines.xla.program import Arguments, Program, saved_program
-from stoker.engines.xla.scan import Data, Scan, arguments_like
+from stoker.engines.xla.scan import AnotherUpdateError, Data, Scan, arguments_like
 from stoker.errors import CheckpointError
 
 __all__ = [
@@ -194,11 +194,18 @@ def first_updates(
 
     Returns:
         The attempt; without its program if that differs by more than rounding. ``None`` if the epoch was ended.
+
+    Raises:
+        AnotherUpdateError: After the first of them the schedule came to another update than the program's.
     """
     program = attempt.program
     assert program is not None
+    signatures: list[Any] | None = None
     for place in range(outcome.steps, outcome.steps + COMPARED):  # each from the same state
         state, losses = State.of(step, attempt.idle), list[float]()
+        now = [state.update.signature(group) for group in state.groups]
+        if now != (signatures := signatures or now):
+            raise AnotherUpdateError
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         scan = Scan(program, step, state, plan, data, seed)
         scan.put(place, [[float(group["lr"])] for group in state.groups], state.groups)

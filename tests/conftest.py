@@ -34,13 +34,33 @@ NEAR_TORCH = ("exporting", "metrics", "runs", "sklearn")
 AT_LENGTH = (
     "benchmarks/test_sides.py",
     "cli/test_cli_report.py::test_doctor_for_real",
+    "distributed/test_together.py::test_they_come_to_what_one_comes_to[classes-three",
     "distributed/test_together.py::test_they_come_to_what_one_comes_to[sgd-three]",
+    "doctor/test_packages.py::test_torch_compile_works_here",
+    "engines/test_compiled.py::test_a_cache_that_cannot_be_written_is_none[nowhere]",
+    "engines/test_lanes.py::test_other_layers[attention",
+    "engines/test_rates.py::test_a_forked_process_tells_whether_code_looks[False",
+    "engines/test_rehearsal.py::test_what_is_right_is_not_refused[attention]",
+    "engines/test_rehearsal.py::test_what_is_right_is_not_refused[averaged]",
+    "engines/test_rehearsal.py::test_what_is_right_is_not_refused[lstm]",
+    "engines/test_reuse.py::test_everything_else_takes_another_program[an activation]",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[2-1epoch]",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[4-7steps]",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[5-1epoch]",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[6",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[7-7steps]",
+    "engines/test_settled.py::test_a_resumed_training_comes_to_the_same_bits[8",
     "engines/test_standing.py::test_the_digest_of_a_form_does_not_depend_on_how_texts_are_hashed",
     "exporting/test_export_cli.py::test_the_table_has_figures",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[onnx, mlp, two classes",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[onnx, own, by name",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[onnx, preset",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, bins",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, categories alone",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, own",
     "exporting/test_export_contract.py::test_answers_are_those_of_predict[torch-export, wide-deep",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torchscript-script, own, categories alone",
+    "exporting/test_export_contract.py::test_answers_are_those_of_predict[torchscript-trace, own, by name",
     "exporting/test_export_current.py::test_onnx_runtime_reports_nothing",
     "exporting/test_export_files.py::test_figures_of_the_file_and_of_the_model",
     "exporting/test_export_files.py::test_optimizing_torchscript_leaves_less_to_do",
@@ -75,7 +95,7 @@ AT_LENGTH = (
     "tuning/test_tune_killed.py::test_two_machines_with_two_workers_each_share_a_study",
     "tuning/test_tune_killed.py::test_workers_end_with_the_command_that_started_them",
 )
-"""What takes ten seconds and more, and is near to something that each run of the suite has: ``make test-long``.
+"""What takes seconds, and is near to something that each run of the suite has: ``make test-long``.
 
 Whether the sides of the benchmark do the same work is tested before each benchmark, too: ``make bench-check``."""
 

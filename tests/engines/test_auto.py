@@ -21,7 +21,7 @@ from stoker.data.resident import ResidentBatches
 from stoker.engines import auto
 from stoker.engines.auto import AutoEngine
 from stoker.engines.beside import _Process
-from stoker.engines.outlook import product_rate, surely_saved
+from stoker.engines.outlook import product_rate, slowness, surely_saved
 from stoker.engines.plan import Plan
 from stoker.engines.rates import known_code
 from stoker.engines.reuse import PROGRAMS
@@ -185,6 +185,22 @@ def test_the_rate_of_products_is_measured_in_milliseconds(shape: tuple[int, ...]
     found = product_rate(torch.zeros(()).expand(shape), 1 << 20)
     assert 1e5 < found < 1e14
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("times", [1e-3, 1e9])
+def test_what_is_weighed_grows_with_the_time_of_a_call(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    for name in ("AT_ONCE", "UNKNOWN", "COLD_SECONDS", "WARM_SECONDS", "READY"):
+        monkeypatch.setattr(auto, name, 1e-3)
+    monkeypatch.setattr(auto, "BUILD_SECONDS", 1e9)
+    monkeypatch.setattr(auto, "surely_saved", lambda *_: 1.0)
+    monkeypatch.setattr(auto, "slowness", lambda: times)
+    trainer, _ = trained(mlp(), epochs=12)
+    assert ("too few to compile for" in str(trainer.engine_reason)) == (times > 1)
+
+
+def test_the_time_of_a_call_is_that_of_this_machine() -> None:
+    assert 0.05 < slowness() < 500
+    assert slowness() == slowness()  # measured once: a choice does not waver within a training
 
 
 CALLS = [0]

@@ -24,7 +24,7 @@ from stoker.data.trees import Batch
 from stoker.engines.beside import Build, Made, begin, forks
 from stoker.engines.capture import CaptureError, State, idle_parameters
 from stoker.engines.eager import EagerEngine
-from stoker.engines.outlook import surely_saved
+from stoker.engines.outlook import slowness, surely_saved
 from stoker.engines.plan import CHANGES, CHANGING, COMPARED, Plan, current_state, form, form_digest, unsupported
 from stoker.engines.rates import are_constant, keep_constant, known_code
 from stoker.engines.reuse import PROGRAMS, sameness
@@ -41,6 +41,7 @@ __all__ = ["AutoEngine"]
 BY_SHAPE = "chosen by the job's shape"
 
 EARLY = (16, 80)  # the steps at which a first epoch is looked at before a tenth of a second is over
+# Seconds on one machine; so many times more on one where calls take longer, see :func:`stoker.engines.outlook.slowness`.
 BUILD_SECONDS = 6.0  # of eager steps, from which on a program is made beside: it costs them half a second
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already
@@ -227,10 +228,10 @@ class AutoEngine:
         seconds = left * self._pace.seconds
         if self._build is None and self._made is None:
             at_once = seconds >= KEPT and _is_kept(step, plan)
-            least = AT_ONCE if known_code(step.model) else UNKNOWN
+            least = slowness() * (AT_ONCE if known_code(step.model) else UNKNOWN)
             if seconds >= least and not at_once:
                 at_once = left * surely_saved(step, plan, self._pace.seconds) >= least
-            if not at_once and seconds < (1.0 if forks() else WARM_BUILD) * BUILD_SECONDS:
+            if not at_once and seconds < slowness() * BUILD_SECONDS * (1.0 if forks() else WARM_BUILD):
                 self._longest = max(self._longest, seconds)
                 self.reason = f"{_about(self._longest)} of steps are too few to compile for"
                 return False
@@ -253,7 +254,7 @@ class AutoEngine:
             self.reason = made.refusal
             return False
         hand_over = COLD_SECONDS if "jax" not in sys.modules else READY if made.program is not None else WARM_SECONDS
-        if made.pace >= self._pace.seconds or left * made.pace + hand_over >= seconds:
+        if made.pace >= self._pace.seconds or left * made.pace + slowness() * hand_over >= seconds:
             self.reason = f"a step takes {_about(self._pace.seconds)}, compiled {_about(made.pace)}"
             return False
         return outcome.steps + COMPARED <= plan.updates

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
@@ -16,11 +17,13 @@ from torch import nn
 from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 
-__all__ = ["product_rate", "surely_saved"]
+__all__ = ["product_rate", "slowness", "surely_saved"]
 
 SHARE = 0.6  # beyond so much of a step, the products may be as much slower in a program as the calls are saved
 TRIES = 3
 LEAST = 1e-3  # seconds of products that are measured
+CALLS = 50  # of an operator, in each try at how fast they are made
+CALL = 1.1e-6  # seconds of one on the machine that this measure was taken on first
 MOST = 1 << 24  # multiplications and additions of a product that is measured: a few milliseconds on a slow core
 
 
@@ -69,3 +72,21 @@ def product_rate(weight: torch.Tensor, rows: int) -> float:
             made += 1
         best = max(best, made * 2 * rows * matrix.numel() / taken)
     return best
+
+
+@cache
+@torch.no_grad()
+def slowness() -> float:
+    """How many times longer than on the machine where the engines' thresholds hold as they stand a call of an operator takes.
+
+    What those thresholds weigh against each other, an eager step's calls and the making of a program, is code full of
+    branches either way, and grows together from one processor to another. The best of a few tries, measured once in a
+    process: less than a millisecond.
+    """
+    number, best = torch.ones(8, device="cpu"), float("inf")
+    for _ in range(TRIES + 2):
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            torch.add(number, number)
+        best = min(best, (time.perf_counter() - began) / CALLS)
+    return best / CALL

@@ -41,7 +41,7 @@ __all__ = ["AutoEngine"]
 BY_SHAPE = "chosen by the job's shape"
 
 EARLY = (16, 80)  # the steps at which a first epoch is looked at before a tenth of a second is over
-# Seconds on one machine; so many times more on one where calls take longer, see :func:`stoker.engines.outlook.slowness`.
+# Seconds on one machine; more where calls take longer: times :func:`stoker.engines.outlook.slowness`.
 BUILD_SECONDS = 6.0  # of eager steps, from which on a program is made beside: it costs them half a second
 COLD_SECONDS = 0.7  # what the hand-over takes: importing JAX, looking into the cache, the compared updates
 WARM_SECONDS = 0.3  # the same where JAX is there already

@@ -77,7 +77,7 @@ def product_rate(weight: torch.Tensor, rows: int) -> float:
 @cache
 @torch.no_grad()
 def slowness() -> float:
-    """How many times longer than on the machine where the engines' thresholds hold as they stand a call of an operator takes.
+    """How many times longer an operator's call takes than on the machine where thresholds hold as they stand.
 
     What those thresholds weigh against each other, an eager step's calls and the making of a program, is code full of
     branches either way, and grows together from one processor to another. The best of a few tries, measured once in a

@@ -161,9 +161,9 @@ def test_what_is_sure_to_pay() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)
 
-    def saved(model: nn.Module, rows: int, pace: float) -> float:
+    def saved(model: nn.Module, rows: int, pace: float, *features: int) -> float:
         step: Any = SimpleNamespace(model=model)
-        data = ResidentBatches(torch.zeros(4 * rows, 1), torch.zeros(4 * rows, 1), batch_size=rows)
+        data = ResidentBatches(torch.zeros(4 * rows, *features), torch.zeros(4 * rows, 1), batch_size=rows)
         return surely_saved(step, Plan(data, 0, 1), pace, lambda weight, rows: 1e11)  # noqa: ARG005
 
     small, large = nn.Linear(8, 50), nn.Linear(784, 300)
@@ -172,6 +172,10 @@ def test_what_is_sure_to_pay() -> None:
     assert saved(small, 32, 1e-6) == 0.0
     assert saved(large, 32, 900e-6) == pytest.approx(900e-6 - 6 * 32 * 784 * 300 / 1e11)
     assert saved(large, 32, 700e-6) == 0.0
+    # nobody asks for the gradients of data, whichever way they are laid out
+    assert saved(large, 32, 700e-6, 1, 28, 28) == pytest.approx(700e-6 - 4 * 32 * 784 * 300 / 1e11)
+    twice = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 100))
+    assert saved(twice, 32, 300e-6, 100) == pytest.approx(300e-6 - (4 + 6) * 32 * 100 * 100 / 1e11)
     assert saved(nn.Embedding(1_000_000, 1), 32, 300e-6) == 300e-6  # looked up, not multiplied
     assert saved(nn.Sequential(nn.Flatten(), nn.LSTM(8, 8)), 32, 1.0) == 0.0
     assert saved(nn.Conv1d(1, 1, 3), 32, 1.0) == 0.0

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from stoker.data.trees import leaves
 from stoker.engines.plan import Plan
 from stoker.engines.step import Step
 
@@ -45,8 +46,10 @@ def surely_saved(
     weights = [w for w in step.model.parameters() if w.ndim > 1 and id(w) not in looked_up]
     if not weights:
         return pace
-    # 2 for each weight and row, forward, for the inputs' gradient and for the weights' own
-    operations = 6 * plan.rows * sum(weight.numel() for weight in weights)
+    # 2 for each weight and row, forward, for the weights' own gradient, and for their inputs' but where these are data
+    widths = {leaf.shape[1:].numel() for leaf in leaves(plan.source.inputs)}
+    given = next((weight for weight in weights if weight.shape[1:].numel() in widths), None)
+    operations = 2 * plan.rows * sum((2 if weight is given else 3) * weight.numel() for weight in weights)
     largest = max(weights, key=torch.Tensor.numel)
     products = operations / (rate or product_rate)(largest, plan.rows)
     return pace - products if products <= SHARE * pace else 0.0

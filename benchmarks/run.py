@@ -111,6 +111,13 @@ def continued(earlier: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def written(results: dict[str, Any]) -> str:
+    """Results as JSON, each measurement in a line of its own: some have five hundred epochs."""
+    head = json.dumps({name: results[name] for name in ("about", "missing")}, indent=1).removesuffix("\n}")
+    lines = ",\n".join(f"  {json.dumps(one)}" for one in results["measurements"])
+    return f'{head},\n "measurements": [\n{lines}\n ]\n}}\n'
+
+
 def _names(known: Iterable[str], what: str) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
@@ -168,11 +175,11 @@ def main(arguments: list[str] | None = None) -> None:
         for result in in_turn(present, limits, lambda spec: measure(spec, folder, limits.timeout_s)):
             results["measurements"].append(result)
             results["about"]["runs"][-1]["seconds"] = round(time.perf_counter() - began, 1)
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            file.write_text(written(results))
             print(told(result), flush=True)
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(written(results))
     if asked.keep:
-        report.LATEST.write_text(json.dumps(results, indent=1) + "\n")
+        report.LATEST.write_text(written(results))
         report.write(results)
     print("\n" + report.page(results))
     print(f"{file.relative_to(ROOT)}: all measurements, in {(time.perf_counter() - began) / 60:.1f} minutes")

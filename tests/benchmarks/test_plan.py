@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from benchmarks.bars import RATIOS
 from benchmarks.jobs import JOBS
 from benchmarks.measure import Spec
 from benchmarks.plan import FEWEST, Limits, Setting, chosen, epochs_that_fit, full, next_call, predicted, quick
-from benchmarks.run import continued, in_turn
+from benchmarks.run import continued, in_turn, written
 from benchmarks.sides import SIDES
 
 LIMITS = Limits(steady_s=100.0, longest_s=20.0)
@@ -135,3 +136,12 @@ def test_results_of_something_else_are_not_added_to(name: str) -> None:
     earlier = {"about": {**ABOUT, name: "other"}, "missing": {}, "measurements": []}
     with pytest.raises(ValueError, match=rf"its {name} must be this run's, .*, got other\. Measure all anew\."):
         continued(earlier, ABOUT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_each_measurement_is_a_line(count: int) -> None:
+    one = {"job": "lstm", "epochs_s": [0.1, 1 / 3], "note": "a\nb"}
+    results = {"about": ABOUT, "missing": {"cnn": "no data"}, "measurements": [one] * count}
+    text = written(results)
+    assert json.loads(text) == results
+    assert sum('"epochs_s"' in line for line in text.splitlines()) == count

@@ -62,7 +62,6 @@ OTHERS: dict[str, Callable[[Any, Any], Any]] = {  # by the same few functions as
     "divided and floored": lambda a, b: torch.div(a, b, rounding_mode="floor"),
     "where one says": lambda a, b: torch.where(EVEN[0], a, b),
     "at most": lambda a, b: torch.clamp(a, max=b),
-    "filled": lambda a, b: torch.masked_fill(a, EVEN, b),
 }
 
 

@@ -85,7 +85,7 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 bench: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --keep $(BENCH_ARGS)
 
-# The same in small, some minutes: its figures are not kept.
+# The same in small, four to five minutes: its figures are not kept.
 bench-quick: bench-check
 	$(BENCH)/bin/python -m benchmarks.run --quick $(BENCH_ARGS)
 

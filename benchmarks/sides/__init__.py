@@ -73,7 +73,7 @@ SIDES: Mapping[str, Side] = {
         Side("jax", "JAX by hand", "jax"),
         Side("resident", "PyTorch by hand, resident tensors", "resident"),
         Side("loop", "PyTorch by hand, DataLoader", "loop"),
-        Side("transforms", "the same, torchvision's transforms", "transforms", jobs=("fashion",)),
+        Side("transforms", "PyTorch by hand, torchvision's transforms", "transforms", jobs=("fashion",)),
         Side("scikit-learn", "scikit-learn", "scikit_learn", kinds=("mlp",)),
         Side("keras-jax", "Keras on JAX", "keras", environment={"KERAS_BACKEND": "jax"}),
         Side("keras-torch", "Keras on torch", "keras", environment={"KERAS_BACKEND": "torch"}),

@@ -26,9 +26,10 @@ def test_a_ratio_is_met_from_the_wanted_one_on() -> None:
 
 def test_a_ratio_without_one_of_its_sides_says_which() -> None:
     calls = [absent("transforms", skipped="ImportError: no torchvision"), call("loop", 20, 1.0, 1.0, job="fashion")]
-    bar = found(*calls)["fashion: the same, torchvision's transforms / Stoker, compiled, steady step"]
+    bar = found(*calls)["fashion: PyTorch by hand, torchvision's transforms / Stoker, compiled, steady step"]
     assert bar.met is None
-    assert bar.measured == "the same, torchvision's transforms: ImportError: no torchvision; Stoker, compiled: not run"
+    side = "PyTorch by hand, torchvision's transforms"
+    assert bar.measured == f"{side}: ImportError: no torchvision; Stoker, compiled: not run"
 
 
 def test_larger_batches_do_not_count_for_the_ratios() -> None:

@@ -48,7 +48,7 @@ def test_a_table_has_a_row_for_each_side_the_fastest_first() -> None:
 def test_the_page_says_what_is_missing_and_why() -> None:
     page = report.page(results())
     assert "## Flights, 3 embeddings of 8, 64-32-1\nSkipped: no flights.csv in $STOKER_DATA" in page
-    assert "- the same, torchvision's transforms: no figures: ImportError: no torchvision" in page
+    assert "- PyTorch by hand, torchvision's transforms: no figures: ImportError: no torchvision" in page
     assert "- skorch: no figures: failed: ValueError: what it said" in page
     assert "- Stoker, compiled: compiled: as asked" in page
 

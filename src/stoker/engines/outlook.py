@@ -24,7 +24,7 @@ SHARE = 0.6  # beyond so much of a step, the products may be as much slower in a
 TRIES = 3
 LEAST = 1e-3  # seconds of products that are measured
 CALLS = 50  # of an operator, in each try at how fast they are made
-CALL = 1.1e-6  # seconds of one on the machine that this measure was taken on first
+CALL = 1.1e-6  # seconds of one where thresholds hold as they stand; see docs/performance.md, "By the processor"
 MOST = 1 << 24  # multiplications and additions of a product that is measured: a few milliseconds on a slow core
 
 

@@ -200,14 +200,14 @@ def first_updates(
     """
     program = attempt.program
     assert program is not None
-    signatures: list[Any] | None = None
+    first: Scan | None = None
     for place in range(outcome.steps, outcome.steps + COMPARED):  # each from the same state
         state, losses = State.of(step, attempt.idle), list[float]()
-        now = [state.update.signature(group) for group in state.groups]
-        if now != (signatures := signatures or now):
-            raise AnotherUpdateError
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         scan = Scan(program, step, state, plan, data, seed)
+        first = first or scan
+        if not first.fits(state.groups):  # the program was made for the settings that the first began with
+            raise AnotherUpdateError
         scan.put(place, [[float(group["lr"])] for group in state.groups], state.groups)
         if not real_update(step, plan, outcome, losses):
             return None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions, get_decompositions
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -31,6 +31,12 @@ DECOMPOSED = [
     aten._batch_norm_with_update_functional,
     aten.batch_norm_backward,
     aten.rrelu_with_noise_backward,
+    aten.upsample_nearest1d,
+    aten.upsample_nearest2d,
+    aten.upsample_nearest3d,
+    aten._upsample_nearest_exact1d,
+    aten._upsample_nearest_exact2d,
+    aten._upsample_nearest_exact3d,
 ]
 """Turned into arithmetic besides what torch counts as core: a compiler fuses it with what stands around it."""
 
@@ -38,10 +44,15 @@ WHOLE = [aten.embedding_dense_backward]
 """Left whole, because a compiler has something better than torch's arithmetic for it."""
 
 
-@functools.cache  # it takes a tenth of a second to put together
+@functools.cache
 def decomposition_table() -> Mapping[Any, Callable[..., Any]]:
-    """How operators are written in terms of others: torch's own core decompositions, and batch norm's."""
-    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    """How operators are written in terms of others: torch's own core decompositions, and batch norm's.
+
+    Of torch's, those are left out that a trace decomposes without being told, being written in terms of others in any
+    case: 500 operators, which it takes a tenth of a second to look up.
+    """
+    core = getattr(torch._decomp, "_core_aten_decompositions_post_autograd", torch._decomp.core_aten_decompositions)
+    table: dict[Any, Callable[..., Any]] = dict(core())
     table.update(get_decompositions(DECOMPOSED))
     for packet in WHOLE:
         for overload in packet.overloads():  # type: ignore[no-untyped-call]
@@ -53,7 +64,8 @@ def trace(function: Callable[..., Any], *examples: Any) -> fx.GraphModule:
     """The graph of what a function computes, for inputs of these shapes and dtypes.
 
     The function runs on tensors without values, as it would for any input: what depends on values cannot be traced.
-    It is traced twice: decomposing batch norm brings writes in place, which only a second pass turns into values.
+    Where something is written in place, as in decomposing batch norm, it is traced a second time, which turns that into
+    values.
 
     Args:
         function: Of trees of tensors to a tree of tensors; it may use :mod:`torch.func`, and write in place to what
@@ -61,13 +73,14 @@ def trace(function: Callable[..., Any], *examples: Any) -> fx.GraphModule:
         *examples: Its arguments.
 
     Returns:
-        A graph without mutations and views: its placeholders are the leaves of the arguments, in order; its outputs the
-        leaves of what the function returns. Tensors that the function closes over are its constants.
+        A graph in which nothing is written in place. Its placeholders are the leaves of the arguments, in order; its
+        outputs the leaves of what the function returns. Tensors that the function closes over are its constants.
     """
     table = decomposition_table()
     with _Arithmetic():
         graph = _traced(function, table, examples)
-    graph = _traced(torch.func.functionalize(graph, remove="mutations_and_views"), table, examples)
+    if _writes(graph):
+        graph = _traced(torch.func.functionalize(graph, remove="mutations_and_views"), table, examples)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -77,6 +90,12 @@ def _traced(
     function: Callable[..., Any], table: Mapping[Any, Callable[..., Any]], examples: tuple[Any, ...]
 ) -> fx.GraphModule:
     return make_fx(function, decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+
+
+def _writes(graph: fx.GraphModule) -> bool:
+    """Whether something is written in place; without that, views are as good as copies."""
+    targets = (node.target for node in graph.graph.nodes if node.op == "call_function")
+    return any(isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable for target in targets)
 
 
 class _Arithmetic(TorchFunctionMode):

@@ -22,7 +22,7 @@ __all__ = ["Turned", "is_better_turned"]
 VECTOR = 16  # numbers of single precision in the widest registers
 ALIGNED = 8  # numbers at whose multiples a row's reads cross no line of memory more often than they must
 UNALIGNED = 0.8  # what is left of the speed otherwise
-_TURNS_AND_PRODUCTS = {"aten.permute_copy.default", "aten.t_copy.default", "aten.transpose_copy.int", "aten.mm.default"}
+_TURNS_AND_PRODUCTS = {"aten.permute.default", "aten.permute_copy.default", "aten.mm.default"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ __all__ = ["CPU", "THREADS", "lacking", "on", "threads"]
 CPU = torch.device("cpu")
 THREADS = "NPROC"  # the variable that XLA's client takes the number of its threads from, once; its flags change nothing
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"  # unless told otherwise, JAX takes most of a GPU's memory when it starts
+ELSEWHERE = "jax_cpu_enable_async_dispatch"  # whether programs on the CPU run in a thread of the client's own
 
 
 @cache
@@ -52,20 +53,12 @@ def lacking(device: torch.device) -> str | None:
 
 @cache
 def _jax_device(device: torch.device) -> Any:
-    """JAX's device. If nothing in this process has used JAX before, it starts with torch's number of threads."""
-    mine = {THREADS: str(threads()), PREALLOCATE: os.environ.get(PREALLOCATE, "false")}
-    before = {name: os.environ.get(name) for name in mine}
-    os.environ.update(mine)
+    """JAX's device. If nothing in this process has used JAX before, it starts as programs of Stoker's want it."""
     try:
-        devices = jax.local_devices(backend=device.type)
+        with _starting():
+            devices = jax.local_devices(backend=device.type)
     except RuntimeError:  # no such platform
         devices = []
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
     if device.type == "cpu" and devices:
         return devices[0]
     index: int | None = device.index  # torch: the one that is current
@@ -73,3 +66,27 @@ def _jax_device(device: torch.device) -> Any:
         if one.local_hardware_id == (torch.cuda.current_device() if index is None else index):
             return one
     raise LoweringError("device", "must be one that JAX has", str(device), "Install JAX for it.")
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """If JAX's client starts in here, it has torch's number of threads, and runs programs in the thread that calls.
+
+    Who calls waits for each program anyway. On another core its own caches, and the caller's, are cold again each time,
+    which costs an epoch of a small network a quarter of its time; see ``docs/performance.md``.
+    """
+    mine = {THREADS: str(threads()), PREALLOCATE: os.environ.get(PREALLOCATE, "false")}
+    before = {name: os.environ.get(name) for name in mine}
+    elsewhere = bool(jax.config.values[ELSEWHERE])
+    os.environ.update(mine)
+    if ELSEWHERE.upper() not in os.environ:  # what the user says holds
+        jax.config.update(ELSEWHERE, False)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        jax.config.update(ELSEWHERE, elsewhere)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

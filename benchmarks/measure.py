@@ -106,7 +106,7 @@ def measured(spec: Spec, folder: Path) -> Measurement:
     Returns:
         ``skipped`` with a reason; or ``epochs_s``: seconds of each epoch, the first from the call; ``total_s``: of the
         whole call; ``memory_mb``: this process's peak above the imports, and ``process_mb``: with them, or ``None``;
-        ``loss``; ``steps``: of an epoch; ``note``.
+        ``loss``; ``steps``: of an epoch; ``note``; ``imports_s``: of :class:`benchmarks.sides.Trained`.
     """
     job, side = JOBS[spec.job], SIDES[spec.side]
     try:
@@ -137,6 +137,7 @@ def measured(spec: Spec, folder: Path) -> Measurement:
         "loss": mean_loss(job, *_outputs(result, data)),
         "steps": -(-len(data) // spec.batch_size),
         "note": result.note,
+        "imports_s": result.imports_s,
     }
 
 

@@ -58,6 +58,7 @@ class Figures:
         note: What the side says about how it trained, from its longest call.
         absent: Why there are no figures.
         rounds: How many they are medians of.
+        imports_s: See :class:`benchmarks.sides.Trained`.
     """
 
     side: str
@@ -71,6 +72,7 @@ class Figures:
     note: str = ""
     absent: str = ""
     rounds: int = 0
+    imports_s: float = 0.0
 
 
 def steady(epochs_s: Sequence[float], side: str) -> list[float]:
@@ -153,6 +155,7 @@ def _rows(sides: Mapping[str, Sequence[Measurement]]) -> list[Figures]:
                 loss=loss,
                 loss_is_far=loss is not None and not abs(loss - middle) <= max(FAR * middle, FAR_AT_LEAST),
                 rounds=len({m["round"] for m in calls}),
+                imports_s=statistics.median(m.get("imports_s", 0.0) for m in calls),
                 note="; ".join([max(calls, key=lambda m: m["epochs"])["note"], *failed[:1]]).strip("; "),
             )
         )

@@ -27,10 +27,12 @@ class Trained:
     Attributes:
         outputs: The trained network: from some rows of the inputs to predictions or logits, as NumPy arrays.
         note: What the side says about how it trained.
+        imports_s: Seconds of imports made before the call that another engine of the same framework makes within it.
     """
 
     outputs: Callable[[tuple[Array, ...]], Array]
     note: str = ""
+    imports_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def call(
     threads: int = 1,
     batch_size: int = 32,
     process_mb: float | None = 300.0,
+    imports_s: float = 0.0,
 ) -> dict[str, Any]:
     return {
         "job": job,
@@ -30,6 +31,7 @@ def call(
         "total_s": first_s + (epochs - 1) * steady_s + 0.001,
         "memory_mb": 50.0,
         "process_mb": process_mb,
+        "imports_s": imports_s,
         "loss": loss,
         "steps": 100,
         "note": f"{side.removeprefix('stoker-')}: as asked" if side.startswith("stoker") else "",

@@ -76,6 +76,16 @@ def test_auto_is_measured_against_the_better_engine() -> None:
     assert auto(4.6, (10.0, 10.0), 4.0) == (True, True)
 
 
+def test_imports_that_auto_makes_within_its_call_count_for_the_compiled_engine_too() -> None:
+    def bar(auto_s: float) -> Bar:
+        compiled = call("stoker-compiled", 1, 4.0, 0.0, imports_s=0.5)
+        others = [call("stoker-auto", 1, auto_s, 0.0), call("stoker-eager", 1, 10.0, 0.0)]
+        return found(compiled, *others)["california, batch 32, 1 epochs: auto beside the better engine"]
+
+    assert (bar(5.2).wanted, bar(5.2).met) == ("≤ 1.1 × (4.00 and imports 0.50) s + 0.3 s", True)
+    assert bar(5.3).met is False
+
+
 def test_each_table_has_its_bars_for_auto_but_for_lengths_at_which_it_was_not_measured() -> None:
     calls = [
         call(side, epochs, 1.0, 0.1, threads=threads, batch_size=batch_size)

@@ -58,9 +58,9 @@ def page(results: Results, image: str = "") -> str:
         " it wants it (beside the compiled engine, whose clock starts after it, it is added to that one's time in the"
         " list of wishes). *µs per step*: median of the epochs of one call but the first two; with auto of the last"
         " third. *~*: extrapolated from the first epoch and steady ones. *Memory*: peak above the imports, data"
-        " included, without that of the process in which auto compiles. *Loss*: on the first 10,000 training rows, computed by"
-        " the benchmark from the trained network's outputs after the longest call that all sides made; **!** where it"
-        f" is more than {FAR:.0%}, and"
+        " included, without that of the process in which auto compiles. *Loss*: on the first 10,000 training rows,"
+        " computed by the benchmark from the trained network's outputs after the longest call that all sides made;"
+        f" **!** where it is more than {FAR:.0%}, and"
         f" {FAR_AT_LEAST} or more, from the median of all.",
     ]
     if about.get("quick"):

@@ -108,6 +108,27 @@ def test_the_device_is_the_one_that_torch_has(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("said", "elsewhere"), [(None, False), ("true", True)])
+def test_programs_run_in_the_thread_that_calls(
+    said: str | None, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def local_devices(backend: str) -> list[Any]:
+        seen.append((backend, jax.config.values[device.ELSEWHERE]))
+        return [SimpleNamespace()]
+
+    before = jax.config.values[device.ELSEWHERE]
+    monkeypatch.delenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", raising=False)
+    if said is not None:  # what the user says holds
+        monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", said)
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    device._jax_device(torch.device("cpu"))
+    assert seen == [("cpu", elsewhere)]
+    assert jax.config.values[device.ELSEWHERE] == before  # for clients that others start
+
+
+@pytest.mark.usefixtures("fresh")
 def test_where_jax_was_told_to_have_no_cpu_training_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     def local_devices(backend: str) -> list[Any]:
         raise RuntimeError(f"Unknown backend: {backend}")  # as with JAX_PLATFORMS=cuda

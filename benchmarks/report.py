@@ -55,9 +55,10 @@ def page(results: Results, image: str = "") -> str:
         + "".join(f" Without {name}." for name, version in about["versions"].items() if not version),
         "- *First epoch*: seconds from the call to the end of the first epoch; the framework's imports do not count,"
         " its compiling does, with empty caches; with auto the import of JAX counts too, since the engine makes it when"
-        " it wants it (beside the compiled engine, whose clock starts after it, it is added to that one's time in the"
-        " list of wishes). *µs per step*: median of the epochs of one call but the first two; with auto of the last"
-        " third. *~*: extrapolated from the first epoch and steady ones. *Memory*: peak above the imports, data"
+        " it wants it (the compiled engine's clock starts after it; the list of wishes has the two beside each other as"
+        " measured, and once more with the import in both). *µs per step*: median of the epochs of one call but the"
+        " first two; with auto of the last third. *~*: extrapolated from the first epoch and steady ones. *Memory*: peak"
+        " above the imports, data"
         " included, without that of the process in which auto compiles. *Loss*: on the first 10,000 training rows,"
         " computed by the benchmark from the trained network's outputs after the longest call that all sides made;"
         f" **!** where it is more than {FAR:.0%}, and"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -109,7 +111,7 @@ def test_the_device_is_the_one_that_torch_has(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("said", "elsewhere"), [(None, False), ("true", True)])
-def test_programs_run_in_the_thread_that_calls(
+def test_the_client_is_told_to_run_programs_in_the_thread_that_calls(
     said: str | None, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -126,6 +128,24 @@ def test_programs_run_in_the_thread_that_calls(
     device._jax_device(torch.device("cpu"))
     assert seen == [("cpu", elsewhere)]
     assert jax.config.values[device.ELSEWHERE] == before  # for clients that others start
+
+
+@pytest.mark.parametrize(("said", "waits"), [({}, True), ({"JAX_CPU_ENABLE_ASYNC_DISPATCH": "true"}, False)])
+def test_a_call_of_a_program_comes_back_when_it_is_done(said: dict[str, str], waits: bool) -> None:
+    code = """
+import jax, torch
+from stoker.engines.xla.device import on
+
+with on(torch.device("cpu")):
+    long = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jax.numpy.tanh(y @ y), x))
+    x = jax.numpy.ones((300, 300))
+    long(x).block_until_ready()  # compiled
+    print(long(x).is_ready())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_CPU_ENABLE_ASYNC_DISPATCH"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment | said, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(waits)]
 
 
 @pytest.mark.usefixtures("fresh")

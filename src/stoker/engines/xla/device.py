@@ -73,18 +73,19 @@ def _starting() -> Iterator[None]:
     """If JAX's client starts in here, it has torch's number of threads, and runs programs in the thread that calls.
 
     Who calls waits for each program anyway. On another core its own caches, and the caller's, are cold again each time,
-    which costs an epoch of a small network a quarter of its time; see ``docs/performance.md``.
+    which costs an epoch of a small network a seventh of its time on one processor; see ``docs/performance.md``.
     """
     mine = {THREADS: str(threads()), PREALLOCATE: os.environ.get(PREALLOCATE, "false")}
     before = {name: os.environ.get(name) for name in mine}
-    elsewhere = bool(jax.config.values[ELSEWHERE])
+    settings: Any = jax.config
+    elsewhere = settings.values[ELSEWHERE]
     os.environ.update(mine)
     if ELSEWHERE.upper() not in os.environ:  # what the user says holds
-        jax.config.update(ELSEWHERE, False)  # type: ignore[no-untyped-call]
+        settings.update(ELSEWHERE, False)
     try:
         yield
     finally:
-        jax.config.update(ELSEWHERE, elsewhere)  # type: ignore[no-untyped-call]
+        settings.update(ELSEWHERE, elsewhere)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

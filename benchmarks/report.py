@@ -57,10 +57,9 @@ def page(results: Results, image: str = "") -> str:
         " its compiling does, with empty caches; with auto the import of JAX counts too, since the engine makes it when"
         " it wants it (the compiled engine's clock starts after it; the list of wishes has the two beside each other as"
         " measured, and once more with the import in both). *µs per step*: median of the epochs of one call but the"
-        " first two; with auto of the last third. *~*: extrapolated from the first epoch and steady ones. *Memory*: peak"
-        " above the imports, data"
-        " included, without that of the process in which auto compiles. *Loss*: on the first 10,000 training rows,"
-        " computed by the benchmark from the trained network's outputs after the longest call that all sides made;"
+        " first two; with auto of the last third. *~*: extrapolated from the first epoch and steady ones. *Memory*:"
+        " peak above the imports, data included, without that of the process in which auto compiles. *Loss*: on the"
+        " first 10,000 training rows, computed by the benchmark from the trained network's outputs after the longest call that all sides made;"
         f" **!** where it is more than {FAR:.0%}, and"
         f" {FAR_AT_LEAST} or more, from the median of all.",
     ]

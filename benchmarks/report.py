@@ -59,8 +59,8 @@ def page(results: Results, image: str = "") -> str:
         " measured, and once more with the import in both). *µs per step*: median of the epochs of one call but the"
         " first two; with auto of the last third. *~*: extrapolated from the first epoch and steady ones. *Memory*:"
         " peak above the imports, data included, without that of the process in which auto compiles. *Loss*: on the"
-        " first 10,000 training rows, computed by the benchmark from the trained network's outputs after the longest call that all sides made;"
-        f" **!** where it is more than {FAR:.0%}, and"
+        " first 10,000 training rows, computed by the benchmark from the trained network's outputs after the longest"
+        f" call that all sides made; **!** where it is more than {FAR:.0%}, and"
         f" {FAR_AT_LEAST} or more, from the median of all.",
     ]
     if about.get("quick"):

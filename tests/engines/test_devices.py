@@ -130,6 +130,12 @@ def test_the_client_is_told_to_run_programs_in_the_thread_that_calls(
     assert jax.config.values[device.ELSEWHERE] == before  # for clients that others start
 
 
+@pytest.mark.usefixtures("fresh")
+def test_a_jax_without_that_setting_starts_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "ELSEWHERE", "jax_no_such_setting")
+    assert device._jax_device(torch.device("cpu")).platform == "cpu"
+
+
 @pytest.mark.parametrize(("said", "waits"), [({}, True), ({"JAX_CPU_ENABLE_ASYNC_DISPATCH": "true"}, False)])
 def test_a_call_of_a_program_comes_back_when_it_is_done(said: dict[str, str], waits: bool) -> None:
     code = """

@@ -78,16 +78,17 @@ def _starting() -> Iterator[None]:
     mine = {THREADS: str(threads()), PREALLOCATE: os.environ.get(PREALLOCATE, "false")}
     before = {name: os.environ.get(name) for name in mine}
     settings: Any = jax.config
-    elsewhere = settings.values[ELSEWHERE]
+    known = {ELSEWHERE: settings.values[ELSEWHERE]} if ELSEWHERE in settings.values else {}  # a later JAX may have none
     os.environ.update(mine)
-    if ELSEWHERE.upper() not in os.environ:  # what the user says holds
+    if known and ELSEWHERE.upper() not in os.environ:  # what the user says holds
         settings.update(ELSEWHERE, False)
     try:
         yield
     finally:
-        settings.update(ELSEWHERE, elsewhere)
-        for name, value in before.items():
-            if value is None:
+        for name, value in known.items():
+            settings.update(name, value)
+        for name, text in before.items():
+            if text is None:
                 del os.environ[name]
             else:
-                os.environ[name] = value
+                os.environ[name] = text
